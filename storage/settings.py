@@ -1,0 +1,55 @@
+"""What an operator may set about storage. Composed into the one config by ingest.config.
+
+Owns names, types, defaults and the reason of each default. Holds no logic.
+"""
+
+from __future__ import annotations
+
+from pydantic import BaseModel, ConfigDict, Field
+
+MIB = 1 << 20
+
+
+class Settings(BaseModel):
+    """Base of every table of the config: unknown keys are refused, types are strict, values do not change."""
+
+    model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
+
+
+class JournalSettings(Settings):
+    """[journal]: the truth on disk before anything is acknowledged."""
+
+    group_commit_ms: int = Field(10, ge=1, le=1000)
+    """How long Wire gathers before one fdatasync. 5-20 ms: below, fsyncs cost more than they gain; above,
+    PUBACKs are late and an in-flight window of 20 throttles old clients."""
+    segment_bytes: int = Field(64 * MIB, ge=MIB, le=4096 * MIB)
+    """Size at which a new segment file is begun; also the unit in which the journal is cut."""
+    reserve_bytes: int = Field(64 * MIB, ge=0)
+    """A file kept full so that a full disk still has room for alerts."""
+    pending_bytes_max: int = Field(64 * MIB, ge=MIB)
+    """Received but not yet on disk; above it Wire stops reading sockets until the disk caught up."""
+    tail_bytes_max: int = Field(128 * MIB, ge=MIB)
+    """In-memory tail for Judge; beyond it Judge reads from disk."""
+
+
+class HotSettings(Settings):
+    """[hot]: one small Parquet file a second, so that a query sees a reading within two seconds."""
+
+    flush_s: int = Field(1, ge=1, le=60)
+
+
+class SealedSettings(Settings):
+    """[sealed]: sorted files under a Delta commit."""
+
+    seal_s: int = Field(60, ge=1, le=3600)
+    rows_max: int = Field(4_000_000, ge=10_000)
+    """Sealed earlier when this many rows are hot: bounds the sealer's memory (about 60 bytes a row)."""
+    grace_s: int = Field(7200, ge=10)
+    """How long a replaced hot file stays for readers that still hold its name. An SQL session older than
+    this is told to refresh."""
+
+
+class SnapshotSettings(Settings):
+    """[snapshot]: Judge's state, so that a restart replays only a tail."""
+
+    every_s: int = Field(60, ge=1, le=3600)

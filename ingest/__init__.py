@@ -1,0 +1,1 @@
+"""From the wire to the journal, and the composition of the engine."""

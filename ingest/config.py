@@ -86,10 +86,10 @@ class SubscriberSettings(Settings):
     name: str = Field(pattern=r"^[a-z0-9][a-z0-9_-]*$", max_length=64)
     url: str
     """mqtt://host:port or mqtts://host:port."""
-    filters: list[str] = Field(min_length=1)
-    """Topic filters; `$share/group/filter` too."""
+    filters: list[str] = Field(default_factory=list)
+    """Topic filters; `$share/group/filter` too. Either these or `slices`."""
     slices: list[list[str]] = Field(default_factory=list)
-    """Instead of `filters`' one connection: one connection for each list of filters."""
+    """Instead of `filters`: one connection for each list of filters."""
     connections: int = Field(1, ge=1, le=64)
     """Connections that all take `filters`; above 1 every filter must be a `$share`."""
     qos: Literal[0, 1, 2] = 1
@@ -157,7 +157,8 @@ class WireSettings(Settings):
     read_bytes_max: int = Field(32 * MIB, ge=64 * 1024)
     """Read in one poll over all connections; the rest waits in the kernel."""
     unknown_kept_per_minute: int = Field(1_000, ge=0)
-    """Quarantined messages kept with their bytes, per source, reason and minute; beyond it they are counted only."""
+    """Quarantined messages kept with their bytes, per source, reason and minute; beyond it they are only
+    counted."""
 
 
 class OpsSettings(Settings):

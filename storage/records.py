@@ -6,9 +6,20 @@ READINGS and QUARANTINE are made for speed; the rare rest is JSON, which grows w
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+import struct
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field
 from enum import IntEnum
-from typing import Any
+from typing import Any, Final
+
+import numpy as np
+import numpy.typing as npt
+import orjson
+import pyarrow as pa
+
+from storage.batch import POS_ROW_BITS, RawBatch
+
+Buffer = bytes | memoryview
 
 
 class RecordType(IntEnum):
@@ -71,11 +82,206 @@ class Tick:
 
 @dataclass(frozen=True, slots=True)
 class Control:
-    """A deed of the engine or of a person: start, registry and rules by content hash, acknowledge, silence."""
+    """A deed of the engine or a person: start, registry and rules by content hash, acknowledge, silence."""
 
     type: str
     body: dict[str, Any] = field(default_factory=dict)
 
 
 RAW_BYTES_MAX = 64 * 1024
-"""Kept of one refused message: enough to see what is wrong and to replay anything a gateway sends in practice."""
+"""Kept of one refused message: enough to see what is wrong and to replay what gateways send in practice."""
+
+ROWS_MAX: Final = 1 << POS_ROW_BITS
+"""Readings in one record: the row number must fit its share of ``pos``."""
+
+Body = RawBatch | list[Refusal] | Gap | Tick | Control
+"""What a record can hold, decoded."""
+
+# n, then four bytes of zero, so that the eight-byte columns behind it stand on eight-byte borders.
+_READINGS_HEAD = struct.Struct("<I4x")
+
+# Widest columns first: with n of any size every column is then aligned to its own width.
+_READINGS_COLUMNS: Final = (
+    ("time", np.dtype("<i8")),
+    ("received_at", np.dtype("<i8")),
+    ("value", np.dtype("<f8")),
+    ("point", np.dtype("<i4")),
+    ("device_flag", np.dtype("u1")),
+)
+_ROW_BYTES: Final = sum(dtype.itemsize for _, dtype in _READINGS_COLUMNS)
+
+_QUARANTINE_SCHEMA = pa.schema(
+    [
+        pa.field("received_at", pa.int64(), nullable=False),
+        pa.field("source", pa.utf8(), nullable=False),
+        pa.field("topic", pa.utf8(), nullable=False),
+        pa.field("reason", pa.utf8(), nullable=False),
+        pa.field("detail", pa.utf8(), nullable=False),
+        pa.field("raw", pa.binary(), nullable=False),
+        pa.field("point_id", pa.utf8()),
+        pa.field("client", pa.utf8()),
+    ]
+)
+_ROWS_KEY: Final = b"rows"
+_STREAM_END: Final = b"\xff\xff\xff\xff\x00\x00\x00\x00"
+"""How an Arrow IPC stream ends. Its readers do without; here its absence means a cut body."""
+
+
+class RecordError(ValueError):
+    """A body that does not hold what its type says: cut short, corrupt, or not of this version."""
+
+
+def encode_readings(batch: RawBatch) -> bytes:
+    """The body of a READINGS record: 8 bytes of head, then each column's raw little-endian values.
+
+    n is at most ROWS_MAX; all columns must have n rows. NaN values keep their bits. Raises RecordError.
+    """
+    n = len(batch)
+    if n > ROWS_MAX:
+        raise RecordError(f"{n} readings in one record; at most {ROWS_MAX}")
+    parts: list[Any] = [_READINGS_HEAD.pack(n)]
+    for name, dtype in _READINGS_COLUMNS:
+        column: npt.NDArray[Any] = getattr(batch, name)
+        if column.shape != (n,):
+            raise RecordError(f"column {name} has shape {column.shape}; point has {n} rows")
+        parts.append(np.ascontiguousarray(column, dtype=dtype))
+    return b"".join(parts)
+
+
+def decode_readings(body: Buffer) -> RawBatch:
+    """The readings of a body. Its columns are read-only views: nothing is copied. Raises RecordError."""
+    n = rows_of(body)
+    expected = _READINGS_HEAD.size + n * _ROW_BYTES
+    if len(body) != expected:
+        raise RecordError(f"a READINGS body of {n} rows has {expected} bytes; this one has {len(body)}")
+    columns: dict[str, npt.NDArray[Any]] = {}
+    at = _READINGS_HEAD.size
+    for name, dtype in _READINGS_COLUMNS:
+        columns[name] = np.frombuffer(body, dtype, n, at)
+        at += n * dtype.itemsize
+    return RawBatch(**columns)
+
+
+def rows_of(body: Buffer) -> int:
+    """How many readings a READINGS body says it holds. Raises RecordError where it cannot even say that."""
+    if len(body) < _READINGS_HEAD.size:
+        raise RecordError(
+            f"a READINGS body begins with {_READINGS_HEAD.size} bytes; this one has {len(body)}"
+        )
+    return int(_READINGS_HEAD.unpack_from(body)[0])
+
+
+def _well_formed(text: str) -> str:
+    """``text``, or a spelling of it that UTF-8 can hold: a peer's text may carry half a surrogate pair."""
+    return text if text.isascii() else text.encode("utf-8", "backslashreplace").decode("utf-8")
+
+
+def encode_quarantine(refusals: Sequence[Refusal]) -> bytes:
+    """The body of a QUARANTINE record: an Arrow IPC stream of one row a refusal, in their order.
+
+    ``raw`` is cut at RAW_BYTES_MAX. Text that UTF-8 cannot hold (lone surrogates) is escaped with
+    backslashes. The number of rows stands in the schema's metadata, so that a stream cut between two
+    messages is not taken for a shorter one.
+    """
+    columns: list[list[Any]] = [
+        [r.received_at for r in refusals],
+        [_well_formed(r.source) for r in refusals],
+        [_well_formed(r.topic) for r in refusals],
+        [_well_formed(r.reason) for r in refusals],
+        [_well_formed(r.detail) for r in refusals],
+        [r.raw[:RAW_BYTES_MAX] for r in refusals],
+        [None if r.point_id is None else _well_formed(r.point_id) for r in refusals],
+        [None if r.client is None else _well_formed(r.client) for r in refusals],
+    ]
+    arrays = [pa.array(c, f.type) for c, f in zip(columns, _QUARANTINE_SCHEMA, strict=True)]
+    schema = _QUARANTINE_SCHEMA.with_metadata({_ROWS_KEY: str(len(refusals)).encode()})
+    sink = pa.BufferOutputStream()
+    with pa.ipc.new_stream(sink, schema) as stream:
+        stream.write_batch(pa.record_batch(arrays, schema=schema))
+    return bytes(sink.getvalue().to_pybytes())
+
+
+def decode_quarantine(body: Buffer) -> list[Refusal]:
+    """The refusals of a body, in their order. Raises RecordError."""
+    if bytes(body[-len(_STREAM_END) :]) != _STREAM_END:
+        raise RecordError(f"a QUARANTINE body of {len(body)} bytes is cut short: its end mark is missing")
+    try:
+        table = pa.ipc.open_stream(pa.py_buffer(body)).read_all()
+        # Offsets of a corrupt stream may point anywhere: they are checked before anything follows them.
+        table.validate(full=True)
+        names = _QUARANTINE_SCHEMA.names
+        for name in names:
+            if table.schema.field(name).type != _QUARANTINE_SCHEMA.field(name).type:
+                raise RecordError(f"a QUARANTINE body's column {name} is {table.schema.field(name).type}")
+        expected = int((table.schema.metadata or {}).get(_ROWS_KEY, b"-1"))
+        rows = list(zip(*(table.column(name).to_pylist() for name in names), strict=True))
+    except RecordError:
+        raise
+    except (pa.ArrowException, ValueError, KeyError, OSError, MemoryError) as error:
+        raise RecordError(f"a QUARANTINE body cannot be read: {error}") from error
+    if len(rows) != expected:
+        raise RecordError(f"a QUARANTINE body of {expected} rows; {len(rows)} could be read")
+    return [Refusal(*row) for row in rows]
+
+
+def _encode_json(what: str, fields: Mapping[str, Any]) -> bytes:
+    try:
+        return orjson.dumps(fields)
+    except TypeError as error:
+        raise RecordError(f"{what} cannot be written as JSON: {error}") from error
+
+
+def _decode_json(
+    what: str, body: Buffer, types: Mapping[str, type], required: frozenset[str]
+) -> dict[str, Any]:
+    """The known fields of a JSON body. Unknown ones are of a later version, and left out."""
+    try:
+        fields = orjson.loads(body)
+    except orjson.JSONDecodeError as error:
+        raise RecordError(f"a {what} body is not JSON: {error}") from error
+    if not isinstance(fields, dict):
+        raise RecordError(f"a {what} body is not a JSON object")
+    missing = sorted(required - fields.keys())
+    if missing:
+        raise RecordError(f"a {what} body lacks {', '.join(missing)}")
+    known = {name: value for name, value in fields.items() if name in types}
+    for name, value in known.items():
+        # type() and not isinstance(): True is an int to isinstance.
+        if type(value) is not types[name]:
+            raise RecordError(f"a {what} body's {name}: expected {types[name].__name__}, got {value!r:.40}")
+    return known
+
+
+def encode(body: Body) -> tuple[RecordType, bytes]:
+    """Type and bytes of a record that holds ``body``. Raises RecordError where it cannot be written."""
+    if isinstance(body, RawBatch):
+        return RecordType.READINGS, encode_readings(body)
+    if isinstance(body, list):
+        return RecordType.QUARANTINE, encode_quarantine(body)
+    if isinstance(body, Gap):
+        text = {"kind": body.kind, "source": body.source, "detail": body.detail}
+        whole = {name: _well_formed(value) for name, value in text.items()}
+        return RecordType.GAP, _encode_json("a gap", {"begin": body.begin, "end": body.end, **whole})
+    if isinstance(body, Tick):
+        return RecordType.TICK, _encode_json("a tick", asdict(body))
+    return RecordType.CONTROL, _encode_json("a control", {"type": body.type, "body": body.body})
+
+
+_GAP_TYPES = {"kind": str, "begin": int, "end": int, "source": str, "detail": str}
+_TICK_TYPES = {"now": int, "drained": bool, "counts": dict}
+_CONTROL_TYPES = {"type": str, "body": dict}
+
+
+def decode(record_type: RecordType, body: Buffer) -> Body:
+    """What a record holds. Raises RecordError for a body that is cut short, corrupt or of no known type."""
+    if record_type == RecordType.READINGS:
+        return decode_readings(body)
+    if record_type == RecordType.QUARANTINE:
+        return decode_quarantine(body)
+    if record_type == RecordType.GAP:
+        return Gap(**_decode_json("GAP", body, _GAP_TYPES, frozenset({"kind", "begin", "end"})))
+    if record_type == RecordType.TICK:
+        return Tick(**_decode_json("TICK", body, _TICK_TYPES, frozenset({"now", "drained"})))
+    if record_type == RecordType.CONTROL:
+        return Control(**_decode_json("CONTROL", body, _CONTROL_TYPES, frozenset({"type"})))
+    raise RecordError(f"no body is defined for {record_type.name} records in this version")

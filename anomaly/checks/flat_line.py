@@ -1,0 +1,44 @@
+"""Flat line: the same value for too long is a stuck sensor.
+
+Owns how long each point has stood still. Time in which nothing was heard does not count: a sensor that
+came back after an hour with the same value has not been stuck for an hour.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from anomaly.checks.rows import U8, Arrays, Field, RowCheck, Rows, fill_forward
+from storage.flags import SUSPECT
+
+
+def flat_line(rows: Rows, limits: Arrays, state: Arrays) -> U8:
+    """1 where the value has not changed for flat_line_us of heard time or longer.
+
+    limits["flat_line_us"]    int64[points] µs; 0 is no limit
+    limits["silence_us"]      int64[points] µs; a longer step between two readings counts as 0
+    limits["flat_skip_zero"]  bool[points]: a run of zeros is no fault
+    state["flat_us"]          int64[points] µs stood still up to the newest reading
+    """
+    limit = limits["flat_line_us"][rows.point]
+    same = rows.value == rows.previous_value
+    zero = rows.value == 0
+    if zero.any():
+        same &= ~(zero & limits["flat_skip_zero"][rows.point])
+    still = np.zeros(len(rows), np.int64)
+    held = np.flatnonzero(same)
+    if len(held):
+        passed = rows.time[held] - rows.previous_time[held]
+        still[held] = np.where(passed <= limits["silence_us"][rows.point[held]], passed, 0)
+    points = rows.point[rows.first]
+    # Integer µs: sums are exact, so a run cut into batches sums to the same as a whole one.
+    still[rows.first] += np.where(same[rows.first], state["flat_us"][points], 0)
+    if len(rows.first) < len(rows):
+        total = np.cumsum(still)
+        run_start = fill_forward(rows.start | ~same)
+        still = total - total[run_start] + still[run_start]
+    state["flat_us"][points] = still[rows.last]
+    return ((still >= limit) & (limit > 0)).view(np.uint8)
+
+
+CHECK = RowCheck("flat_line", SUSPECT, flat_line, (Field("flat_us", "i8", 0),), rule="stuck")

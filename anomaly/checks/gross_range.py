@@ -1,0 +1,24 @@
+"""Gross range: a value its sensor cannot report or the place cannot have.
+
+Owns that one comparison. Knows nothing of warning levels, which are news rather than doubt.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from anomaly.checks.rows import U8, Arrays, RowCheck, Rows
+from storage.flags import FAIL
+
+
+def gross_range(rows: Rows, limits: Arrays, state: Arrays) -> U8:
+    """1 where the value lies outside [range_min, range_max]; the limits themselves are inside.
+
+    limits["range_min"], limits["range_max"]  float64[points], in the point's unit; NaN is no limit.
+    """
+    low = rows.value < limits["range_min"][rows.point]
+    high = rows.value > limits["range_max"][rows.point]
+    return np.logical_or(low, high).view(np.uint8)
+
+
+CHECK = RowCheck("gross_range", FAIL, gross_range, stateful=False)

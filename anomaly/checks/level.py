@@ -1,0 +1,62 @@
+"""Warning levels: blue, yellow, orange, red, with a gap between entering and leaving.
+
+Owns which levels each point stands in. An objection here is news about the world, not doubt about the
+reading, so the flag stays as it is.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from anomaly.checks.rows import U8, Arrays, Bool, Field, RowCheck, Rows, fill_forward
+from storage.flags import GOOD
+
+LEVELS = 4
+_HIGHEST = np.array([mask.bit_length() for mask in range(1 << LEVELS)], np.uint8)
+"""From the mask of entered levels to the class: the highest of them."""
+
+
+def level(rows: Rows, limits: Arrays, state: Arrays) -> U8:
+    """The class of each row: 0 none, 1 blue, 2 yellow, 3 orange, 4 red.
+
+    Level k is entered at value >= level[k] and left at value < level[k] - level_gap; between the two it
+    stays as it was. For falling levels all three are mirrored.
+
+    limits["level"]        float64[4, points]; NaN where there is none; negated where falling
+    limits["level_first"]  float64[points]: the lowest of them, +inf where there is none
+    limits["level_gap"]    float64[points] >= 0
+    limits["sign"]         float64[points]: -1 where falling, else 1
+    state["level_mask"]    uint8[points]: bit k is level k+1 entered
+    """
+    classes = np.zeros(len(rows), np.uint8)
+    signed = rows.value * limits["sign"][rows.point]
+    above = signed >= limits["level_first"][rows.point]
+    points = rows.point[rows.first]
+    # Most points stand below their lowest level and did so before: they are through.
+    concerned = np.logical_or.reduceat(above, rows.first) | (state["level_mask"][points] != 0)
+    if not concerned.any():
+        return classes
+    lengths = np.diff(rows.first, append=len(rows))
+    index = np.flatnonzero(np.repeat(concerned, lengths))
+    mask = _masks(rows.point[index], signed[index], rows.start[index], limits, state)
+    classes[index] = _HIGHEST[mask]
+    last = np.cumsum(lengths[concerned]) - 1
+    state["level_mask"][points[concerned]] = mask[last]
+    return classes
+
+
+def _masks(point: np.ndarray, signed: np.ndarray, start: Bool, limits: Arrays, state: Arrays) -> U8:
+    """The entered levels after each row as a bit mask: one latch a level, held by the last decisive row."""
+    mask = np.zeros(len(point), np.uint8)
+    before = state["level_mask"][point]
+    gap = limits["level_gap"][point]
+    for k in range(LEVELS):
+        enter = limits["level"][k][point]
+        entered = signed >= enter
+        decisive = entered | (signed < enter - gap)
+        latched = np.where(decisive, entered, (before >> k) & 1 == 1)
+        mask |= latched[fill_forward(decisive | start)].astype(np.uint8) << k
+    return mask
+
+
+CHECK = RowCheck("level", GOOD, level, (Field("level_mask", "u1", 0),), rule="level")

@@ -1,0 +1,214 @@
+"""Presence: since when each point, gateway and source could have been heard, and who is absent.
+
+Owns the watermarks of sources, our own gaps, and which gateways are out. Knows nothing of values or of
+alerts; anomaly.checks.absence compares, this module says what counts as silence.
+
+Two clocks can find a silence. The source's watermark (newest event time less the allowed lateness) says
+that others of the source are already past it. The receive clock says that nothing came for that long
+while the link was up and its backlog drained. Spans in which we could not hear push a floor forward:
+silence is counted from the floor on.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, Final
+
+import numpy as np
+
+from anomaly.checks import absence
+from anomaly.checks.rows import NO_TIME
+from anomaly.limits import NEVER_US, Limits
+from anomaly.settings import CheckSettings
+from anomaly.state import State
+from storage.batch import I32, I64, US_PER_S, Bool
+from storage.points import PointTable
+
+TICK_JUMP_US: Final = 10 * US_PER_S
+"""TICK comes once a second. Ten seconds on at once is a clock that was set or an engine that stood still;
+either way nobody could have been heard, so the span is taken as a gap."""
+
+SOURCE_FIELDS: Final = ("floor", "clear_since", "down")
+GATEWAY_FIELDS: Final = ("back_at", "out_since")
+
+
+@dataclass(slots=True)
+class Absent:
+    """What one TICK found.
+
+    silent     bool[points]: dead, whoever is the fault
+    dead       bool[points]: those of them whose gateway is not the fault, and decided
+    out        bool[gateways]: out now
+    began      bool[gateways]: out since this TICK
+    ended      bool[gateways]: out until this TICK
+    out_points int64[gateways]: dead points of each gateway
+    last_word  int64[gateways]: newest event time, µs; NO_TIME for never
+    """
+
+    silent: Bool
+    dead: Bool
+    out: Bool
+    began: Bool
+    ended: Bool
+    out_points: I64
+    last_word: I64
+
+
+class Presence:
+    """The arrays of sources and gateways, and the judgement at each TICK."""
+
+    def __init__(
+        self, points: PointTable, limits: Limits, checks: CheckSettings, state: State, receive_clock: bool
+    ) -> None:
+        self._points = points
+        self._limits = limits
+        self._checks = checks
+        self._state = state
+        self._receive_clock = receive_clock
+        self._by_source = _Newest(points.source, len(points.sources))
+        self._by_gateway = _Newest(points.gateway, len(points.gateways))
+        self._lateness_us = round(checks.lateness_s * US_PER_S)
+        sources, gateways = len(points.sources), len(points.gateways)
+        self.floor = np.full(sources, NO_TIME, np.int64)
+        self.clear_since = np.full(sources, NO_TIME, np.int64)
+        self.down = np.zeros(sources, np.bool_)
+        self.back_at = np.full(gateways, NO_TIME, np.int64)
+        self.out_since = np.full(gateways, NO_TIME, np.int64)
+        self.ticked_at = NO_TIME
+
+    def gap(self, begin: int, end: int, source: str, now: int) -> None:
+        """A span, µs, in which ``source`` ("" for all) could not be heard; ``end`` 0 while it lasts.
+
+        Under the clock of events the span's own times mean nothing: silence is counted from ``now`` on.
+        """
+        if not source:
+            concerned = np.ones(len(self.floor), np.bool_)
+        else:
+            concerned = np.array([name == source for name in self._points.sources], np.bool_)
+        self.down[concerned] = end == 0
+        until = (end or begin) if self._receive_clock else now
+        self._raise_floor(concerned, until)
+
+    def tick(self, now: int, drained: bool) -> Absent:
+        """Who is absent at ``now``, µs of the engine's clock."""
+        if self._receive_clock:
+            self._watch_clock(now)
+        self.ticked_at = now
+        if not drained:
+            np.maximum(self.clear_since, now, out=self.clear_since)
+        silences, last_word = self._silences(now)
+        share, points_min = self._checks.outage_share, self._checks.outage_points_min
+        was_out = self.out_since != NO_TIME
+        back = was_out & self._spoke_again(silences, share)
+        began = absence.gateways_out(silences, share, points_min) & ~was_out
+        self.back_at[back] = now
+        self.out_since[back] = NO_TIME
+        self.out_since[began] = last_word[began]
+        out = (was_out & ~back) | began
+        is_dead = absence.dead(silences)
+        excused = (out | back)[silences.gateway] | absence.undecided(silences)
+        out_points = np.bincount(silences.gateway[is_dead], minlength=silences.gateways)
+        return Absent(is_dead, is_dead & ~excused, out, began, back, out_points.astype(np.int64), last_word)
+
+    def watermarks(self) -> I64:
+        """Newest event time of each source less the allowed lateness, int64[sources] µs; NO_TIME for none.
+
+        A device whose clock runs ahead cannot push it: a reading counts with its receive time at most.
+        """
+        heard = self._state["last_t"]
+        if self._receive_clock:
+            heard = np.minimum(heard, self._state["last_received"])
+        newest = self._by_source.of(heard)
+        return np.where(newest == NO_TIME, NO_TIME, newest - self._lateness_us)
+
+    def _watch_clock(self, now: int) -> None:
+        everyone = np.ones(len(self.floor), np.bool_)
+        if self.ticked_at != NO_TIME and now - self.ticked_at > TICK_JUMP_US:
+            self._raise_floor(everyone, now)
+        elif now < self.ticked_at:
+            # The clock was set back: what was noted in its future would excuse silence until then.
+            for noted in (self.floor, self.clear_since, self.back_at):
+                np.minimum(noted, now, out=noted)
+
+    def _raise_floor(self, concerned: Bool, until: int) -> None:
+        self.floor[concerned] = np.maximum(self.floor[concerned], until)
+        self.clear_since[concerned] = np.maximum(self.clear_since[concerned], until)
+
+    def _silences(self, now: int) -> tuple[absence.Silences, I64]:
+        points, state = self._points, self._state
+        last_t, last_received = state["last_t"], state["last_received"]
+        gateway_t = self._by_gateway.of(last_t)
+        gateway_received = self._by_gateway.of(last_received)
+        mark = self.watermarks()[points.source]
+        floor = np.maximum(self.floor[points.source], self.back_at[points.gateway])
+        silent = _passed(mark, np.maximum(last_t, floor))
+        of_gateway = _passed(mark, np.maximum(gateway_t[points.gateway], floor))
+        if self._receive_clock:
+            clear = np.maximum(floor, self.clear_since[points.source])
+            silent = np.maximum(silent, _passed(now, np.maximum(last_received, clear)))
+            heard = gateway_received[points.gateway]
+            of_gateway = np.maximum(of_gateway, _passed(now, np.maximum(heard, clear)))
+        expected = self._limits["expects"] & (last_t != NO_TIME) & ~self.down[points.source]
+        after = self._limits["silence_us"]
+        return absence.Silences(
+            expected, silent, of_gateway, after, points.gateway, len(points.gateways)
+        ), gateway_t
+
+    def _spoke_again(self, silences: absence.Silences, share: float) -> Bool:
+    X
+        of, n = silences.gateway, silences.gateways
+        since = self.out_since[of]
+        spoke = silences.expected & (self._state["last_t"] > since)
+        expected = np.bincount(of[silences.expected], minlength=n)
+        missing = expected - np.bincount(of[spoke], minlength=n)
+        abandoned = np.bincount(of[self._limits["expects"]], minlength=n) == 0
+        return (missing < share * expected) | abandoned
+
+    def snapshot(self) -> dict[str, Any]:
+        """JSON-able, by name of source and gateway: their numbers change with the registry."""
+        sources = [
+            [name, *(int(getattr(self, field)[i]) for field in SOURCE_FIELDS)]
+            for i, name in enumerate(self._points.sources)
+            if self.down[i] or self.floor[i] != NO_TIME or self.clear_since[i] != NO_TIME
+        ]
+        gateways = [
+            [name, *(int(getattr(self, field)[i]) for field in GATEWAY_FIELDS)]
+            for i, name in enumerate(self._points.gateways)
+            if self.back_at[i] != NO_TIME or self.out_since[i] != NO_TIME
+        ]
+        return {"ticked_at": int(self.ticked_at), "sources": sources, "gateways": gateways}
+
+    def restore(self, meta: dict[str, Any]) -> None:
+        """Take over what ``snapshot`` gave; sources and gateways that are gone are forgotten."""
+        self.ticked_at = meta["ticked_at"]
+        for names, fields, rows in (
+            (self._points.sources, SOURCE_FIELDS, meta["sources"]),
+            (self._points.gateways, GATEWAY_FIELDS, meta["gateways"]),
+        ):
+            number = {name: i for i, name in enumerate(names)}
+            for name, *values in rows:
+                if name in number:
+                    for field, value in zip(fields, values, strict=True):
+                        getattr(self, field)[number[name]] = value
+
+
+class _Newest:
+    """The greatest of a per-point array over each group of points, groups sorted once."""
+
+    def __init__(self, code: I32, groups: int) -> None:
+        self._order = np.argsort(code, kind="stable")
+        present, self._first = np.unique(code[self._order], return_index=True)
+        self._present = present
+        self._groups = groups
+
+    def of(self, column: I64) -> I64:
+        newest = np.full(self._groups, NO_TIME, np.int64)
+        if len(self._order):
+            newest[self._present] = np.maximum.reduceat(column[self._order], self._first)
+        return newest
+
+
+def _passed(now: I64 | int, since: I64) -> I64:
+    """now - since, at most NEVER_US; 0 where either never was."""
+    span = np.minimum(np.subtract(now, np.maximum(since, 0)), NEVER_US)
+    return np.where((since == NO_TIME) | np.equal(now, NO_TIME), 0, np.maximum(span, 0))

@@ -1,0 +1,267 @@
+"""The engine, put together: the only file that knows all parts.
+
+Owns the order of starting (lock, registry, recovery, judge, then sockets) and of stopping (sockets,
+journal, judge, tiers, delivery). Holds no logic of any part.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+import json
+import logging
+import os
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+from aiohttp import web
+
+from anomaly.alerts.delivery import Deliverer
+from anomaly.alerts.outbox import Outbox
+from anomaly.engine import Engine
+from ingest import ops
+from ingest.commands.common import ENGINE_FILE
+from ingest.committer import Committer
+from ingest.config import Config
+from ingest.credentials import Credentials
+from ingest.judge import Judge, Resume
+from ingest.mqtt.poller import LinkEvent, Poller
+from ingest.points import read_registry
+from ingest.routes import Routes
+from ingest.tiers import Tiers
+from ingest.vitals import Vitals
+from ingest.wire import Wire
+from storage import pointmap, query, snapshot
+from storage.hot import HotTier
+from storage.journal_reader import JournalReader
+from storage.lock import DataLock
+from storage.logs import ParquetLog
+from storage.points import PointTable
+from storage.records import Control, Gap
+from storage.schema import ALERTS, QUARANTINE
+from storage.sealed import Sealer
+from storage.tail import Feed, Tail
+
+log = logging.getLogger("yuzui.engine")
+
+STOP_S_MAX = 20.0
+"""A stop that needs longer is ended; the journal brings the rest back."""
+WATCH_S = 1.0
+
+
+class EngineFailed(RuntimeError):
+    """A part ended on its own; the text says which and why."""
+
+
+@dataclass(frozen=True, slots=True)
+class RunMarks:
+    """What every output of this run carries: ``replay`` under --clock events, ``drill`` when asked."""
+
+    events_clock: bool = False
+    drill: bool = False
+
+
+class App:
+    """One engine on one data folder. ``async with App(config) as app: await app.wait()``."""
+
+    def __init__(self, config: Config, marks: RunMarks = RunMarks()) -> None:  # noqa: B008 (frozen)
+        self.config = config
+        self.events_clock = marks.events_clock
+        self._marks = marks
+        self.root = Path(config.data.dir).absolute()
+        self.started = False
+        self.ops_port = 0
+        self.points: PointTable
+        self.engine: Engine
+        self.hot: HotTier
+        self.committer: Committer
+        self.judge: Judge
+        self.tiers: Tiers
+        self.poller: Poller
+        self.wire: Wire
+        self.deliverer: Deliverer
+        self._stop = asyncio.Event()
+        self._tasks: list[asyncio.Task[None]] = []
+        self._ops: web.AppRunner | None = None
+
+    async def __aenter__(self) -> App:
+        self.root.mkdir(parents=True, exist_ok=True)
+        self._lock = DataLock(self.root)
+        self._lock.__enter__()
+        try:
+            await self._start()
+        except BaseException:
+            self._lock.__exit__(None, None, None)
+            raise
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        try:
+            await asyncio.wait_for(self._shut_down(), STOP_S_MAX)
+        finally:
+            (self.root / ENGINE_FILE).unlink(missing_ok=True)
+            self._lock.__exit__(None, None, None)
+
+    def stop(self) -> None:
+        """Ask ``wait`` to return."""
+        self._stop.set()
+
+    async def wait(self) -> None:
+        """Until ``stop``; raises EngineFailed if a part ends on its own."""
+        while not self._stop.is_set():
+            try:
+                await asyncio.wait_for(self._stop.wait(), WATCH_S)
+            except TimeoutError:
+                self._watch()
+
+    async def _start(self) -> None:
+        began = time.monotonic()
+        loop = asyncio.get_running_loop()
+        self._load_points()
+        self._open_tiers()
+        tail = Tail(self.config.journal.tail_bytes_max)
+        journal_dir = self.root / "journal"
+        self.committer = Committer(journal_dir, self.config.journal, tail, loop)
+        resume = self._restore(self.committer.journal.last_seq)
+        tail.start_after(self.committer.journal.last_seq)
+        self._outbox_and_delivery(resume)
+        feed = Feed(JournalReader(journal_dir, resume.snapshot_seq + 1), tail)
+        self._threads(feed, resume)
+        self._sockets(loop)
+        self.committer.start()
+        self.tiers.start()
+        self.judge.start()
+        query.write_lake_sql(self.root, self.config.city.time_zone, self.config.sealed.grace_s)
+        self._first_records()
+        await self._caught_up(resume.journal_seq)
+        await self.poller.open()
+        self._tasks.append(asyncio.create_task(self.wire.run(), name="wire"))
+        self._tasks.append(asyncio.create_task(self.deliverer.run(), name="delivery"))
+        await self._serve_ops()
+        self.started = True
+        self._write_engine_file()
+        gc.collect()
+        gc.freeze()
+        log.info(
+            "engine is up in %.1f s: %d points, journal at %d, listening on %s",
+            time.monotonic() - began, len(self.points), resume.journal_seq, self.poller.addresses or "nothing",
+        )  # fmt: skip
+
+    def _load_points(self) -> None:
+        registry = read_registry(Path(self.config.points.file), self.config)
+        registry.raise_faults()
+        self.points = pointmap.merge(self.root, registry.table, time.time_ns() // 1000)
+        self._credentials = Credentials.load(self.config.listener.credentials_file)
+
+    def _open_tiers(self) -> None:
+        self._sealer = Sealer(self.root, self.config.sealed)
+        self.hot = HotTier(self.root)
+        main_seq, late_seq = self._sealer.watermarks()
+        self._hot_seq = self.hot.recover(main_seq, late_seq)
+        self._quarantine = ParquetLog(self.root / "lake" / "quarantine", QUARANTINE)
+        self._alerts = ParquetLog(self.root / "lake" / "alerts", ALERTS)
+
+    def _restore(self, journal_seq: int) -> Resume:
+        self.engine = Engine(
+            self.points, self.config.kinds, self.config.checks,
+            clock="events" if self._marks.events_clock else "wall",
+        )  # fmt: skip
+        self._outbox = Outbox(self.root / "outbox.db", marks=self._marks)
+        kept = snapshot.load_newest(self.root / "snapshot")
+        if kept is not None:
+            self.engine.restore(kept.arrays, kept.meta)
+        return Resume(
+            snapshot_seq=kept.seq if kept else 0,
+            hot_seq=self._hot_seq,
+            effects_seq=self._outbox.judged_seq(),
+            quarantine_seq=self._quarantine.last,
+            journal_seq=journal_seq,
+        )
+
+    def _outbox_and_delivery(self, resume: Resume) -> None:
+        self.deliverer = Deliverer(self.root / "outbox.db", self.config.webhook, self.config.alerts)
+
+    def _threads(self, feed: Feed, resume: Resume) -> None:
+        self.tiers = Tiers(
+            self.root, self.config.sealed, self.hot, self._sealer, self._quarantine, self._alerts,
+            Outbox(self.root / "outbox.db"), lambda below: self.committer.journal.cut(below),
+        )  # fmt: skip
+        self.judge = Judge(
+            self.engine, feed, self.hot, self._quarantine, self._outbox, resume,
+            flush_s=self.config.hot.flush_s, snapshot_s=self.config.snapshot.every_s,
+            notify=self.deliverer.wake, keep_snapshot=self.tiers.offer_snapshot,
+        )  # fmt: skip
+
+    def _sockets(self, loop: asyncio.AbstractEventLoop) -> None:
+        routes = Routes(self.points, self.config)
+        self.poller = Poller(
+            self.config.listener, self.config.subscriber, self.config.wire, self._credentials, loop, self._on_link
+        )
+        self.wire = Wire(self.config, routes, self.poller, self.committer, events_clock=self._marks.events_clock)
+
+    def _first_records(self) -> None:
+        """Our downtime is a gap that no point is blamed for; begin 0 means since the last TICK."""
+        now = time.time_ns() // 1000
+        self.wire.journal(Gap("downtime", 0, now))
+        self.wire.journal(Control("start", {"pid": os.getpid(), "points": len(self.points), "at": now}))
+
+    async def _caught_up(self, seq: int) -> None:
+        while self.judge.counts.judged_seq < seq:
+            self._watch()
+            await asyncio.sleep(0.02)
+
+    def _on_link(self, event: LinkEvent) -> None:
+        self.wire.journal(Gap(event.kind, event.begin_us, event.end_us, event.source, event.detail))
+
+    def _watch(self) -> None:
+        for part in (self.judge, self.tiers):
+            if part.failure is not None:
+                raise EngineFailed(f"{part.name} ended: {part.failure!r}")
+        for task in self._tasks:
+            if task.done() and not self._stop.is_set():
+                raise EngineFailed(f"{task.get_name()} ended: {task.exception()!r}")
+
+    async def _serve_ops(self) -> None:
+        self.vitals = Vitals(self)
+        self._tasks.append(asyncio.create_task(self._sample(), name="vitals"))
+        if self.config.ops.enabled:
+            self._ops, self.ops_port = await ops.serve(
+                ops.ops_app(self.vitals.take), self.config.ops.host, self.config.ops.port
+            )
+
+    async def _sample(self) -> None:
+        while True:
+            self.vitals.sample()
+            await asyncio.sleep(WATCH_S)
+
+    def _write_engine_file(self) -> None:
+        found = {
+            "pid": os.getpid(),
+            "ops_host": self.config.ops.host,
+            "ops_port": self.ops_port,
+            "listener": self.poller.addresses,
+        }
+        tmp = self.root / f"{ENGINE_FILE}.tmp"
+        tmp.write_text(json.dumps(found))
+        tmp.replace(self.root / ENGINE_FILE)
+
+    async def _shut_down(self) -> None:
+        loop = asyncio.get_running_loop()
+        self._stop.set()
+        self.wire.stop()
+        await self._tasks[0]
+        await self.poller.close()
+        self.judge.stop_at(self.committer.journal.last_seq)
+        await loop.run_in_executor(None, self.judge.join)
+        self.tiers.stop()
+        await loop.run_in_executor(None, self.tiers.join)
+        await self.deliverer.stop()
+        self.committer.stop()
+        await loop.run_in_executor(None, self.committer.join)
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+        if self._ops is not None:
+            await self._ops.cleanup()
+        log.info("engine has stopped: everything acknowledged is on disk")

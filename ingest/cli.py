@@ -1,0 +1,93 @@
+"""The command line: `yuzui COMMAND`. Every command is a small module under ingest.commands.
+
+Owns the group, the common options and how faults reach a person: one line each, exit code 2 for what
+the person can mend, 1 for what went wrong, 0 else.
+"""
+
+from __future__ import annotations
+
+import importlib
+import sys
+from typing import Any
+
+import click
+
+COMMANDS = {
+    "run": ("ingest.commands.run", "Run the engine."),
+    "check": ("ingest.commands.check", "Validate the config and the registry, offline."),
+    "demo": ("ingest.commands.demo", "Run a whole simulated city: engine, gateways, storm, webhook."),
+    "simulate": ("ingest.commands.simulate", "Be the city's gateways: publish readings over MQTT."),
+    "replay": ("ingest.commands.replay", "Publish recorded readings over MQTT."),
+    "points": ("ingest.commands.points", "The registry: add, retire, propose, generate."),
+    "credential": ("ingest.commands.credential", "Who may publish what through the listener."),
+    "sql": ("ingest.commands.sql", "Query the lake with DuckDB."),
+    "tap": ("ingest.commands.tap", "Watch readings or refusals as they arrive."),
+    "alert": ("ingest.commands.alert", "List, show and test alerts."),
+    "outbox": ("ingest.commands.outbox", "Notifications: list, retry, drop."),
+    "status": ("ingest.commands.status", "One line on how the engine is, and an exit code."),
+    "doctor": ("ingest.commands.doctor", "Measure what the engine depends on: disk, clock, connections."),
+    "version": ("ingest.commands.version", "Versions of Yuzui and what it runs on."),
+}
+
+
+class Lazy(click.Group):
+    """Imports a command's module only when it is called: `yuzui status` starts without DuckDB."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        """Names in the order of the table, which is the order a newcomer meets them."""
+        return list(COMMANDS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        """The command, or None where there is none of that name."""
+        if cmd_name not in COMMANDS:
+            return None
+        command: click.Command = importlib.import_module(COMMANDS[cmd_name][0]).command
+        return command
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """One line a command, without importing any."""
+        with formatter.section("Commands"):
+            formatter.write_dl([(name, text) for name, (_, text) in COMMANDS.items()])
+
+
+@click.group(cls=Lazy, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})
+def cli() -> None:
+    """Yuzui 鱼嘴: takes a city's sensor readings over MQTT, acknowledges what is on disk, alerts in time."""
+
+
+def config_option(function: Any) -> Any:
+    """-c/--config, the same for every command."""
+    return click.option(
+        "-c",
+        "--config",
+        "config_path",
+        envvar="YUZUI_CONFIG",
+        default="yuzui.toml",
+        show_default=True,
+        type=click.Path(dir_okay=False),
+        help="Config file; YUZUI_CONFIG names another default.",
+    )(function)
+
+
+def json_option(function: Any) -> Any:
+    """--json, the same for every command."""
+    return click.option("--json", "as_json", is_flag=True, help="For machines: JSON, one object a line.")(function)
+
+
+def main() -> None:
+    """Entry point of the console script."""
+    try:
+        cli(standalone_mode=False)
+    except click.ClickException as fault:
+        fault.show()
+        sys.exit(2)
+    except click.exceptions.Exit as leave:
+        sys.exit(leave.exit_code)
+    except (click.Abort, KeyboardInterrupt):
+        sys.exit(130)
+    except BrokenPipeError:
+        sys.exit(0)
+
+
+if __name__ == "__main__":
+    main()

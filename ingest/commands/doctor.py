@@ -1,0 +1,128 @@
+"""`yuzui doctor`: measures what the engine stands on before someone relies on it."""
+
+from __future__ import annotations
+
+import os
+import statistics
+import tempfile
+import time
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import click
+import orjson
+
+from ingest.cli import config_option, json_option
+from ingest.commands.common import engine_vitals, load_or_fail
+from ingest.config import Config
+
+FSYNCS = 200
+FSYNC_BYTES = 340_000
+"""One group at the city's nominal rate: 116,200 readings/s × 29 bytes × 0.1 s."""
+FSYNC_P99_MS_MAX = 100.0
+"""Slower and a PUBACK takes noticeably longer than the network."""
+CLOCK_STEP_S_MAX = 0.5
+OPEN_FILES_PER_CONNECTION = 1
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """One line: what was looked at, whether it is well, the figure, what to do if not."""
+
+    subject: str
+    well: bool
+    figure: str
+    advice: str = ""
+
+
+def fsync_time(folder: Path) -> Finding:
+    """p50 and p99 of write + fdatasync of one group, in the data folder itself."""
+    folder.mkdir(parents=True, exist_ok=True)
+    took = []
+    block = os.urandom(FSYNC_BYTES)
+    with tempfile.TemporaryFile(dir=folder) as probe:
+        for _ in range(FSYNCS):
+            began = time.perf_counter()
+            os.pwrite(probe.fileno(), block, 0)
+            os.fdatasync(probe.fileno())
+            took.append((time.perf_counter() - began) * 1000)
+    took.sort()
+    p50, p99 = statistics.median(took), took[int(len(took) * 0.99)]
+    ceiling = 20 / (p50 / 1000 + 0.01)
+    figure = f"p50 {p50:.2f} ms, p99 {p99:.2f} ms; a window of 20 in flight carries about {ceiling:,.0f} messages/s"
+    return Finding("disk fsync", p99 < FSYNC_P99_MS_MAX, figure, "put the data folder on a faster or less busy disk")
+
+
+def disk_room(folder: Path) -> Finding:
+    """Free bytes and inodes."""
+    stat = os.statvfs(folder)
+    free_gib, inodes = stat.f_bavail * stat.f_frsize / (1 << 30), stat.f_favail
+    return Finding("disk room", free_gib > 2 and inodes != 0, f"{free_gib:.1f} GiB free", "make room")
+
+
+def clock() -> Finding:
+    """Whether the wall clock runs with the monotonic one over a short look."""
+    wall, mono = time.time(), time.monotonic()
+    time.sleep(0.2)
+    drift = abs((time.time() - wall) - (time.monotonic() - mono))
+    return Finding("clock", drift < CLOCK_STEP_S_MAX, f"stepped {drift * 1000:.1f} ms in 0.2 s", "check NTP")
+
+
+def open_files(config: Config) -> Finding:
+    """The limit of open files against the connections the listener may hold."""
+    import resource
+
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    need = config.listener.connections_max * OPEN_FILES_PER_CONNECTION + 256 if config.listener.enabled else 256
+    advice = f"raise the limit of open files: ulimit -n {need} (hard limit {hard})"
+    return Finding("open files", hard >= need, f"limit {soft} (hard {hard}), {need} may be wanted", advice)
+
+
+def links(config: Config) -> Iterator[Finding]:
+    """A real CONNECT to every broker of the config, with a client id of its own, and its answer."""
+    from ingest.mqtt.probe import probe_broker
+
+    for subscriber in config.subscriber:
+        answer = probe_broker(subscriber)
+        yield Finding(
+            f"broker {subscriber.name}", answer.well, answer.figure, answer.advice
+        )
+
+
+def untimed_sources(folder: Path) -> Iterator[Finding]:
+    """Sources with points timed on receipt: their readings are at least once, not exactly once."""
+    from storage import pointmap
+    from storage.points import TIME_FROM_RECEIVE
+
+    table = pointmap.load(folder)
+    if table is None:
+        return
+    rows = zip(table["source"].to_pylist(), table["time_from"].to_pylist(), strict=True)
+    names = sorted({source for source, time_from in rows if time_from == TIME_FROM_RECEIVE})
+    if names:
+        yield Finding("times", True, f"timed on receipt, so a redelivery is a second reading: {', '.join(names)}")
+
+
+@click.command()
+@config_option
+@json_option
+def command(config_path: str, as_json: bool) -> None:
+    """Measure disk, clock, limits and connections; say what to mend. Exit code 1 if anything is not well."""
+    config = load_or_fail(config_path)
+    folder = Path(config.data.dir)
+    findings = [fsync_time(folder), disk_room(folder), clock(), open_files(config)]
+    findings += links(config)
+    findings += untimed_sources(folder)
+    vitals = engine_vitals(folder)
+    state = "; ".join(vitals["not_ready"]) or "ready" if vitals else "not running"
+    findings.append(Finding("engine", not vitals or not vitals["not_ready"], state, "see the log"))
+    for finding in findings:
+        if as_json:
+            click.echo(orjson.dumps(asdict(finding)).decode())
+        else:
+            click.echo(f"{'ok ' if finding.well else 'BAD'}  {finding.subject:18} {finding.figure}")
+            if not finding.well:
+                click.echo(f"     {'':18} {finding.advice}")
+    if not all(f.well for f in findings):
+        raise click.exceptions.Exit(1)

@@ -1,0 +1,40 @@
+"""`yuzui run`: the engine."""
+
+from __future__ import annotations
+
+import asyncio
+import signal
+
+import click
+import uvloop
+
+from ingest.cli import config_option
+from ingest.commands.common import load_or_fail
+
+
+@click.command()
+@config_option
+@click.option("--clock", type=click.Choice(["wall", "events"]), default="wall", show_default=True,
+              help="events: the newest event time is now (recordings, drills); every output says replay.")
+@click.option("--drill", is_flag=True, help="Every notification says 演练 (drill).")  # fmt: skip
+def command(config_path: str, clock: str, drill: bool) -> None:
+    """Run until Ctrl-C or SIGTERM; then drain, commit, acknowledge and stop."""
+    from ingest import oplog
+    from ingest.app import App, EngineFailed, RunMarks
+    from ingest.points import RegistryFaults
+    from storage.lock import DataLocked
+
+    config = load_or_fail(config_path)
+    oplog.set_up(config.log.level, config.log.format)
+
+    async def engine() -> None:
+        async with App(config, RunMarks(clock == "events", drill)) as app:
+            loop = asyncio.get_running_loop()
+            for number in (signal.SIGINT, signal.SIGTERM):
+                loop.add_signal_handler(number, app.stop)
+            await app.wait()
+
+    try:
+        uvloop.run(engine())
+    except (DataLocked, RegistryFaults, EngineFailed) as fault:
+        raise click.ClickException(str(fault)) from None

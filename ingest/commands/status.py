@@ -1,0 +1,45 @@
+"""`yuzui status`: the line read at 3 a.m."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import click
+import orjson
+
+from ingest.cli import config_option, json_option
+from ingest.commands.common import data_dir, engine_vitals
+
+EXIT_NOT_READY = 1
+EXIT_NOT_RUNNING = 3
+
+
+def line_of(vitals: dict[str, Any]) -> str:
+    """One line: state, rate, lag, oldest unacknowledged, open alerts, disk days left."""
+    days = vitals.get("disk_days_left")
+    words = [
+        "ok" if not vitals["not_ready"] else "NOT READY: " + "; ".join(vitals["not_ready"]),
+        f"{vitals['readings_per_s']:,.0f} readings/s",
+        f"lag {vitals['judge_lag_s']:.1f} s",
+        f"oldest unacknowledged {vitals['journal_oldest_s'] * 1000:.0f} ms",
+        f"{vitals['alerts_open']} open alerts",
+        f"{vitals['outbox_waiting']} notifications waiting",
+        f"disk {days:.0f} days left" if days is not None else "disk days left unknown yet",
+    ]
+    if vitals["conservation_gap"]:
+        words.insert(1, f"{vitals['conservation_gap']} READINGS UNACCOUNTED FOR")
+    return " · ".join(words)
+
+
+@click.command()
+@config_option
+@json_option
+def command(config_path: str, as_json: bool) -> None:
+    """One line. Exit code 0: all is well; 1: running, not ready; 3: no engine answers."""
+    vitals = engine_vitals(data_dir(config_path))
+    if vitals is None:
+        click.echo("{}" if as_json else "no engine answers for this data folder: start it with `yuzui run`")
+        raise click.exceptions.Exit(EXIT_NOT_RUNNING)
+    click.echo(orjson.dumps(vitals).decode() if as_json else line_of(vitals))
+    if vitals["not_ready"]:
+        raise click.exceptions.Exit(EXIT_NOT_READY)

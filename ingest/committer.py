@@ -1,0 +1,162 @@
+"""The journal thread: groups in, one write and one fdatasync, receipts out.
+
+Owns the only writer of the journal and what happens when the disk says no. Knows nothing of sockets
+or of what a record holds.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+import threading
+import time
+from collections import deque
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from storage.journal import Journal, JournalFailed, JournalFull, Record
+from storage.records import RecordType
+from storage.settings import JournalSettings
+from storage.tail import Tail
+
+log = logging.getLogger("yuzui.journal")
+
+EXIT_JOURNAL_FAILED = 74
+"""sysexits EX_IOERR: the disk failed an fsync; nothing that was not acknowledged is claimed."""
+FULL_RETRY_S = 1.0
+"""Between two attempts to write to a full disk: soon enough to resume by itself, rare enough to be quiet."""
+
+
+@dataclass(slots=True)
+class Group:
+    """What must be on disk together, and what is done once it is (on the loop)."""
+
+    bodies: Sequence[tuple[RecordType, bytes]]
+    then: Callable[[], None] | None = None
+    size: int = field(init=False)
+    submitted: float = field(default_factory=time.monotonic)
+
+    def __post_init__(self) -> None:
+        self.size = sum(len(body) for _, body in self.bodies)
+
+
+class Committer(threading.Thread):
+    """Groups that arrive while one fdatasync runs share the next.
+
+    Counters (read anywhere): pending_bytes, commits, committed_records, full (the disk is full now),
+    commit_s (durations of the newest commits), oldest_s (age of the oldest group not on disk).
+    """
+
+    def __init__(
+        self, folder: Path, settings: JournalSettings, tail: Tail, loop: asyncio.AbstractEventLoop
+    ) -> None:
+        super().__init__(name="journal", daemon=True)
+        self._folder = folder
+        self._settings = settings
+        self._journal = Journal.open(folder, settings)
+        self._tail = tail
+        self._loop = loop
+        self._queue: deque[Group] = deque()
+        self._changed = threading.Condition()
+        self._stopping = False
+        self.pending_bytes = 0
+        self.commits = 0
+        self.committed_records = 0
+        self.full = False
+        self.commit_s: deque[float] = deque(maxlen=1024)
+
+    @property
+    def journal(self) -> Journal:
+        """For the cut below what is sealed, and for sizes."""
+        return self._journal
+
+    @property
+    def oldest_s(self) -> float:
+        """Age in seconds of the oldest group that is not yet on disk; 0 when all are."""
+        try:
+            return time.monotonic() - self._queue[0].submitted
+        except IndexError:
+            return 0.0
+
+    def submit(self, group: Group) -> None:
+        """Queue a group; ``group.then`` is called on the loop after its fdatasync."""
+        with self._changed:
+            self._queue.append(group)
+            self.pending_bytes += group.size
+            self._changed.notify()
+
+    def stop(self) -> None:
+        """Commit what is queued, then end. Join the thread afterwards."""
+        with self._changed:
+            self._stopping = True
+            self._changed.notify()
+
+    def run(self) -> None:
+        """Thread body; a failed fsync ends the process, unacknowledged, with EXIT_JOURNAL_FAILED."""
+        try:
+            while groups := self._next_groups():
+                self._commit(groups)
+        except JournalFailed as failure:
+            log.critical("journal failed, leaving unacknowledged: %s", failure)
+            logging.shutdown()
+            os._exit(EXIT_JOURNAL_FAILED)
+        finally:
+            self._journal.close()
+
+    def _next_groups(self) -> list[Group]:
+        with self._changed:
+            while not self._queue and not self._stopping:
+                self._changed.wait()
+            return list(self._queue)
+
+    def _commit(self, groups: Sequence[Group]) -> None:
+        bodies = [body for group in groups for body in group.bodies]
+        began = time.perf_counter()
+        last = self._commit_when_there_is_room(bodies)
+        self.commit_s.append(time.perf_counter() - began)
+        self.commits += 1
+        self.committed_records += len(bodies)
+        first = last - len(bodies) + 1
+        self._tail.append([Record(first + i, kind, body) for i, (kind, body) in enumerate(bodies)])
+        with self._changed:
+            for group in groups:
+                self._queue.popleft()
+                self.pending_bytes -= group.size
+        self._loop.call_soon_threadsafe(_run_all, [g.then for g in groups if g.then])
+
+    def _commit_when_there_is_room(self, bodies: Sequence[tuple[RecordType, bytes]]) -> int:
+        """Commit, waiting as long as the disk is full: acknowledgements are held, alerts use the reserve."""
+        while True:
+            try:
+                last = self._journal.commit(bodies)
+            except JournalFull as full:
+                if not self.full:
+                    log.error("disk full, acknowledgements held until there is room: %s", full)
+                    self._journal.release_reserve()
+                self.full = True
+                self._reopen_when_possible()
+                continue
+            if self.full:
+                self.full = False
+                self._journal.restore_reserve()
+                log.warning("disk has room again, acknowledgements go on")
+            return last
+
+    def _reopen_when_possible(self) -> None:
+        self._journal.close()
+        while True:
+            time.sleep(FULL_RETRY_S)
+            if self._stopping:
+                raise JournalFailed("the disk is full and the engine was told to stop")
+            try:
+                self._journal = Journal.open(self._folder, self._settings)
+            except JournalFull:
+                continue
+            return
+
+
+def _run_all(calls: Sequence[Callable[[], None]]) -> None:
+    for call in calls:
+        call()

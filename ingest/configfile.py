@@ -1,0 +1,255 @@
+"""The config as files: one TOML, its drop-in folder, ${VAR}; every fault at once with its path.
+
+Owns reading, merging, substitution and the wording of faults. The tables themselves are
+ingest.config, what must agree between them is ingest.configrules. Connects to nothing.
+
+A value of a secret never enters a message, and neither does anything that came from the environment.
+"""
+
+from __future__ import annotations
+
+import math
+import os
+import re
+import tomllib
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from pydantic import ValidationError
+from pydantic_core import ErrorDetails
+
+from ingest.config import Config
+from ingest.configfaults import ConfigFaults, Fault, Filled, Loc, spelled, worded
+from ingest.configrules import rule_faults
+
+__all__ = ["ConfigFaults", "Fault", "load"]
+
+# The escape first: "$${" is a literal "${". The last branch is a "${" that opens nothing we know.
+_SUBSTITUTION = re.compile(
+    r"(?P<escape>\$\$\{)|\$\{(?P<name>[A-Za-z_][A-Za-z0-9_]*)(?::(?P<how>[-?])(?P<text>[^}]*))?\}|(?P<bad>\$\{)"
+)
+_SYNTAX = re.compile(r"^(?P<what>.*) \(at (?P<where>.+)\)$", re.DOTALL)
+
+
+@dataclass(slots=True)
+class _Reading:
+    """One load under way: the merged tables, who said what, and the faults so far.
+
+    said_in  the file of each key and array entry
+    written  what stood where the environment gave a number or truth value
+    broken   places with a fault: the rules leave these alone
+    """
+
+    file: Path
+    env: Mapping[str, str]
+    tables: dict[str, Any] = field(default_factory=dict)
+    said_in: dict[Loc, str] = field(default_factory=dict)
+    written: dict[Loc, str] = field(default_factory=dict)
+    broken: set[Loc] = field(default_factory=set)
+    faults: list[Fault] = field(default_factory=list)
+
+    def fault(self, loc: Loc, message: str, file: str | None = None) -> None:
+        self.broken.add(loc)
+        self.faults.append(Fault(spelled(loc), message, file or self.file_of(loc)))
+
+    def file_of(self, loc: Loc) -> str:
+        """The file that said the nearest part of ``loc``; the main file for what nobody said."""
+        for end in range(len(loc), 0, -1):
+            if loc[:end] in self.said_in:
+                return self.said_in[loc[:end]]
+        return self.file.name
+
+
+def load(path: Path, env: Mapping[str, str] | None = None) -> Config:
+    """The config in ``path`` and its drop-in folder, checked offline.
+
+    Drop-ins are ``NAME.d/*.toml`` beside ``NAME.toml``, in order of name: tables merge, arrays of
+    tables append, and a value said twice must be said the same. ``${VAR}`` is taken from ``env``
+    (default: the environment). Relative paths (keys ``dir``, ``file`` and ``*_file``) are made absolute
+    against the folder of ``path``, whichever file says them.
+
+    Raises ConfigFaults with every fault found.
+    """
+    reading = _Reading(path, os.environ if env is None else env)
+    for file in (path, *_drop_ins(path)):
+        name = file.name if file == path else f"{file.parent.name}/{file.name}"
+        tables = _parsed(file, name, reading)
+        if tables is not None:
+            _merge(reading, reading.tables, tables, (), name)
+        elif file == path:
+            # Without the main file everything else would be found missing.
+            raise ConfigFaults(reading.faults)
+    _fill(reading, reading.tables, ())
+    _make_absolute(reading.tables, path.absolute().parent)
+    config = _validated(reading)
+    if config is None or reading.faults:
+        raise ConfigFaults(reading.faults)
+    return config
+
+
+def drop_in_folder(path: Path) -> Path:
+    """The folder whose ``*.toml`` belong to ``path``: ``city.d`` for ``city.toml``."""
+    return path.with_suffix(".d")
+
+
+def _drop_ins(path: Path) -> list[Path]:
+    # Editors leave dot files beside what they edit.
+    return sorted(f for f in drop_in_folder(path).glob("*.toml") if not f.name.startswith("."))
+
+
+def _parsed(file: Path, name: str, reading: _Reading) -> dict[str, Any] | None:
+    try:
+        return tomllib.loads(file.read_bytes().decode("utf-8-sig"))
+    except OSError as error:
+        reading.fault((), f"cannot be read: {error.strerror}", name)
+    except UnicodeDecodeError as error:
+        reading.fault((), f"not UTF-8 (byte {error.start})", name)
+    except tomllib.TOMLDecodeError as error:
+        told = _SYNTAX.match(str(error))
+        message = f"{told['where']}: {told['what']}" if told else str(error)
+        reading.fault((), f"not TOML: {message}", name)
+    except RecursionError:
+        reading.fault((), "not TOML that can be read: nested too deeply", name)
+    return None
+
+
+def _merge(reading: _Reading, into: dict[str, Any], new: dict[str, Any], loc: Loc, file: str) -> None:
+    for key, value in new.items():
+        here = (*loc, key)
+        if key not in into:
+            into[key] = value
+            reading.said_in[here] = file
+            _remember(reading, value, here, file)
+            continue
+        old = into[key]
+        if isinstance(old, dict) and isinstance(value, dict):
+            _merge(reading, old, value, here, file)
+        elif _is_tables(old) and _is_tables(value):
+            for offset, table in enumerate(value):
+                _remember(reading, [table], here, file, first=len(old) + offset)
+            old.extend(value)
+        elif type(old) is not type(value) or old != value:
+            # The first value stands, so that it is checked as well.
+            message = f"said differently in {reading.file_of(here)} and {file}"
+            reading.faults.append(Fault(spelled(here), message, file))
+
+
+def _remember(reading: _Reading, value: Any, loc: Loc, file: str, first: int = 0) -> None:
+    """Note who said the parts of ``value``: only below them can two files meet in one table."""
+    if isinstance(value, dict):
+        for key, part in value.items():
+            reading.said_in[(*loc, key)] = file
+            _remember(reading, part, (*loc, key), file)
+    elif isinstance(value, list):
+        for index in range(len(value)):
+            reading.said_in[(*loc, first + index)] = file
+
+
+def _is_tables(value: Any) -> bool:
+    return isinstance(value, list) and all(isinstance(part, dict) for part in value)
+
+
+def _fill(reading: _Reading, parent: Any, loc: Loc) -> None:
+    """Replace ``${…}`` in every string below ``parent``, in place; numbers must be finite."""
+    for key, value in list(parent.items() if isinstance(parent, dict) else enumerate(parent)):
+        here = (*loc, key)
+        if isinstance(value, str) and "${" in value:
+            parent[key] = _filled(reading, value, here)
+        elif isinstance(value, float) and not math.isfinite(value):
+            reading.fault(here, f"expected a finite number, got {value}")
+            parent[key] = 0.0
+        elif isinstance(value, dict | list):
+            _fill(reading, value, here)
+
+
+def _filled(reading: _Reading, text: str, loc: Loc) -> str:
+    def one(found: re.Match[str]) -> str:
+        if found["escape"]:
+            return "${"
+        if found["bad"]:
+            reading.fault(loc, "expected ${VAR}, ${VAR:-default}, ${VAR:?message}, or $${ for a plain ${")
+            return ""
+        name, how, alternative = found["name"], found["how"], found["text"]
+        value = reading.env.get(name)
+        if how == "-":
+            return value or alternative
+        if how == "?" and not value:
+            reading.fault(loc, f"{name} is not set: {alternative or 'it is required'}")
+        elif value is None:
+            reading.fault(loc, f"{name} is not set (${{{name}:-default}} would allow that)")
+        return value or ""
+
+    whole = _SUBSTITUTION.fullmatch(text)
+    return Filled(_SUBSTITUTION.sub(one, text), written=text, whole=bool(whole and whole["name"]))
+
+
+def _make_absolute(parent: Any, folder: Path) -> None:
+    for key, value in parent.items() if isinstance(parent, dict) else enumerate(parent):
+        if isinstance(value, dict | list):
+            _make_absolute(value, folder)
+        elif is_path_key(key) and isinstance(value, str) and value:
+            absolute = str(folder / value)
+            parent[key] = Filled(absolute, value.written, False) if isinstance(value, Filled) else absolute
+
+
+def is_path_key(key: object) -> bool:
+    """Whether a key names a file or folder; the rule that relative paths go by."""
+    return isinstance(key, str) and (key in ("dir", "file") or key.endswith("_file"))
+
+
+def _validated(reading: _Reading) -> Config | None:
+    """The config, None where a table is refused; the rules check whatever tables are whole."""
+    config, errors = _checked(reading.tables)
+    if _convert(reading, errors):
+        config, errors = _checked(reading.tables)
+    for told in errors:
+        loc: Loc = tuple(told["loc"])
+        if loc not in reading.broken:
+            reading.fault(loc, worded(Config, told, reading.written.get(loc)))
+    for loc, message in rule_faults(reading.tables, reading.broken):
+        reading.fault(loc, message)
+    return config
+
+
+def _checked(tables: dict[str, Any]) -> tuple[Config | None, list[ErrorDetails]]:
+    try:
+        return Config.model_validate(tables), []
+    except ValidationError as error:
+        return None, error.errors(include_url=False)
+
+
+_TRUTH = {"true": True, "false": False}
+
+
+def _convert(reading: _Reading, errors: list[ErrorDetails]) -> bool:
+    """Give ${PORT} as the number or truth value its field asked for; True where anything changed."""
+    for told in errors:
+        loc: Loc = tuple(told["loc"])
+        text = told["input"]
+        if not (isinstance(text, Filled) and text.whole):
+            continue
+        value = _read_as(told, text)
+        if value is not None:
+            parent: Any = reading.tables
+            for key in loc[:-1]:
+                parent = parent[key]
+            parent[loc[-1]] = value
+            reading.written[loc] = text.written
+    return bool(reading.written)
+
+
+def _read_as(told: ErrorDetails, text: str) -> int | float | bool | None:
+    """``text`` in the type its field asked for, None where it does not read as one."""
+    wanted = told["type"]
+    try:
+        if wanted == "bool_type":
+            return _TRUTH.get(text.lower())
+        if wanted == "int_type" or (wanted == "literal_error" and "'" not in told["ctx"]["expected"]):
+            return int(text)
+        if wanted == "float_type" and math.isfinite(float(text)):
+            return float(text)
+    except ValueError:
+        pass
+    return None

@@ -1,0 +1,279 @@
+"""What must agree between keys of the config, each rule a function that yields what breaks it.
+
+Owns these rules. Reads no config file and connects to nothing; it only looks whether named files exist.
+Rules see every table that is whole, also when another part of the config is refused.
+"""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import ipaddress
+from collections.abc import Iterable, Iterator
+from itertools import pairwise
+from pathlib import Path
+from typing import Any, TypeVar
+from urllib.parse import urlsplit
+
+from pydantic import ValidationError
+
+from anomaly.settings import KindSettings, WebhookSettings
+from ingest.config import ListenerSettings, OpsSettings, SourceSettings, SubscriberSettings
+from ingest.configfaults import Loc
+from storage.settings import Settings
+
+Found = Iterator[tuple[Loc, str]]
+Table = TypeVar("Table", bound=Settings)
+
+FILTER_BYTES_MAX = 65_535
+"""MQTT's own limit of a topic."""
+SHARE = "$share/"
+LEVELS = ("level_blue", "level_yellow", "level_orange", "level_red")
+
+
+def rule_faults(tables: dict[str, Any], broken: set[Loc]) -> Found:
+    """Every (place, reason) that a rule objects to.
+
+    tables  the merged config as read; paths are absolute already
+    broken  places that a fault was found at: they are taken as not said
+    """
+    listener = _table(ListenerSettings, tables.get("listener", {}), ("listener",), broken)
+    ops = _table(OpsSettings, tables.get("ops", {}), ("ops",), broken)
+    subscribers = list(_array(SubscriberSettings, tables.get("subscriber"), "subscriber", broken))
+    sources = list(_array(SourceSettings, tables.get("source"), "source", broken))
+    webhooks = list(_array(WebhookSettings, tables.get("webhook"), "webhook", broken))
+    for name in ("subscriber", "source", "webhook"):
+        yield from _unique(tables.get(name), name, "name")
+    if listener is not None:
+        yield from _listener(listener)
+    if listener is not None and ops is not None:
+        yield from _ports(listener, ops)
+    for loc, subscriber in subscribers:
+        yield from _subscriber(loc, subscriber)
+    yield from _client_ids(subscribers)
+    for source_loc, source in sources:
+        yield from _source(source_loc, source)
+    for webhook_loc, webhook in webhooks:
+        yield from _webhook(webhook_loc, webhook)
+    kinds = tables.get("kinds")
+    for name, raw in kinds.items() if isinstance(kinds, dict) else ():
+        kind = _table(KindSettings, raw, ("kinds", name), broken)
+        if kind is not None:
+            yield from _kind(("kinds", name), kind)
+
+
+def _table(model: type[Table], raw: Any, loc: Loc, broken: set[Loc]) -> Table | None:
+    """A table without its broken keys; None where that leaves no table."""
+    if not isinstance(raw, dict):
+        return None
+    depth = len(loc)
+    bad = {place[depth] for place in broken if len(place) > depth and place[:depth] == loc}
+    try:
+        return model.model_validate({key: value for key, value in raw.items() if key not in bad})
+    except ValidationError:
+        return None
+
+
+def _array(model: type[Table], raw: Any, name: str, broken: set[Loc]) -> Iterator[tuple[Loc, Table]]:
+    for index, one in enumerate(raw if isinstance(raw, list) else ()):
+        table = _table(model, one, (name, index), broken)
+        if table is not None:
+            yield (name, index), table
+
+
+def _unique(raw: Any, name: str, key: str) -> Found:
+    first: dict[str, int] = {}
+    for index, one in enumerate(raw if isinstance(raw, list) else ()):
+        value = one.get(key) if isinstance(one, dict) else None
+        if not isinstance(value, str):
+            continue
+        if value in first:
+            yield (name, index, key), f"the same {key} as $.{name}[{first[value]}]"
+        first.setdefault(value, index)
+
+
+def is_loopback(host: str) -> bool:
+    """Whether listening at ``host`` is heard on this machine only."""
+    if host == "localhost":
+        return True
+    try:
+        return ipaddress.ip_address(host.strip("[]")).is_loopback
+    except ValueError:
+        return False
+
+
+def _listener(listener: ListenerSettings) -> Found:
+    loc: Loc = ("listener",)
+    yield from _tls_pair(loc, listener.tls_cert_file, listener.tls_key_file)
+    if listener.tls_client_ca_file and not listener.tls_cert_file:
+        yield (*loc, "tls_client_ca_file"), "client certificates need tls_cert_file and tls_key_file"
+    files = ("tls_cert_file", "tls_key_file", "tls_client_ca_file", "credentials_file")
+    yield from _existing(loc, listener, files)
+    if not listener.enabled:
+        return
+    if listener.anonymous and not is_loopback(listener.host):
+        yield (*loc, "anonymous"), f'anyone could publish at "{listener.host}": set anonymous = false'
+    if not (listener.anonymous or listener.credentials_file or listener.tls_client_ca_file):
+        yield (*loc, "anonymous"), "nobody could connect: give credentials_file or tls_client_ca_file"
+
+
+def _ports(listener: ListenerSettings, ops: OpsSettings) -> Found:
+    both = listener.enabled and ops.enabled and listener.host == ops.host
+    if both and listener.port == ops.port != 0:
+        yield ("ops", "port"), f"{ops.port} is the port of $.listener"
+
+
+def _subscriber(loc: Loc, subscriber: SubscriberSettings) -> Found:
+    yield from _broker_url(loc, subscriber)
+    yield from _tls_pair(loc, subscriber.tls_cert_file, subscriber.tls_key_file)
+    if bool(subscriber.filters) == bool(subscriber.slices):
+        yield (*loc, "filters"), "give filters or slices, one of them"
+    if subscriber.slices and subscriber.connections > 1:
+        yield (*loc, "connections"), "slices say how many connections there are: leave it at 1"
+    for index, one in enumerate(subscriber.filters):
+        yield from _filter((*loc, "filters", index), one)
+        if subscriber.connections > 1 and not one.startswith(SHARE):
+            yield (*loc, "filters", index), f"shared by connections it must be {SHARE}group/…"
+    for index, part in enumerate(subscriber.slices):
+        if not part:
+            yield (*loc, "slices", index), "expected at least 1 filter"
+        for within, one in enumerate(part):
+            yield from _filter((*loc, "slices", index, within), one)
+    if subscriber.password is not None and subscriber.password_file is not None:
+        yield (*loc, "password_file"), "give password or password_file, one of them"
+    if subscriber.user is None and (subscriber.password is not None or subscriber.password_file is not None):
+        yield (*loc, "user"), "a password without a user"
+    if not subscriber.client_id:
+        yield (*loc, "client_id"), "expected a name: the broker keeps the session under it"
+    yield from _existing(loc, subscriber, ("tls_ca_file", "tls_cert_file", "tls_key_file", "password_file"))
+
+
+def _broker_url(loc: Loc, subscriber: SubscriberSettings) -> Found:
+    here = (*loc, "url")
+    try:
+        url = urlsplit(subscriber.url)
+        port = url.port
+    except ValueError:
+        yield here, "expected mqtt://host:port or mqtts://host:port"
+        return
+    if url.scheme not in ("mqtt", "mqtts") or not url.hostname or port == 0:
+        yield here, "expected mqtt://host:port or mqtts://host:port"
+    if url.username is not None or url.password is not None:
+        yield here, "say user and password in their own keys, not in the URL"
+    if url.path not in ("", "/") or url.query or url.fragment:
+        yield here, "expected nothing after the port"
+    tls = (subscriber.tls_ca_file, subscriber.tls_cert_file, subscriber.tls_key_file)
+    if url.scheme == "mqtt" and any(tls):
+        yield here, "TLS files are given, but mqtt:// is plain: expected mqtts://"
+
+
+def _filter(loc: Loc, text: str) -> Found:
+    topic = text
+    if text.startswith(SHARE):
+        group, _, topic = text.removeprefix(SHARE).partition("/")
+        if not group or set(group) & set("+#"):
+            yield loc, f"expected {SHARE}group/filter"
+            return
+    levels = topic.split("/")
+    wild = [level for level in levels if set(level) & set("+#")]
+    if not topic or "\0" in topic or len(text.encode(errors="replace")) > FILTER_BYTES_MAX:
+        yield loc, "not a topic filter: empty, too long, or with a NUL"
+    elif any(level not in ("+", "#") for level in wild) or "#" in levels[:-1]:
+        yield loc, "not a topic filter: + stands for one whole level, # for all that follow, at the end"
+
+
+def _client_ids(subscribers: Iterable[tuple[Loc, SubscriberSettings]]) -> Found:
+    first: dict[tuple[str, str], Loc] = {}
+    for loc, subscriber in subscribers:
+        key = (subscriber.url.rstrip("/"), subscriber.client_id)
+        if key in first:
+            other = f"$.subscriber[{first[key][1]}]"
+            yield (*loc, "client_id"), f"the same as {other} at the same broker: each would evict the other"
+        first.setdefault(key, loc)
+
+
+def _source(loc: Loc, source: SourceSettings) -> Found:
+    template = source.gateway_topic
+    if template is not None:
+        here = (*loc, "gateway_topic")
+        if template.count("{gateway}") != 1 or set(template.replace("{gateway}", "")) & set("+#{}\0"):
+            yield here, 'expected a topic with one {gateway} and no wildcards, such as "city/{gateway}/batch"'
+    if source.readings_field is not None:
+        yield from _field_path((*loc, "readings_field"), source.readings_field)
+    first: dict[str, str] = {}
+    for key in ("id_field", "time_field", "value_field", "flag_field"):
+        path: str = getattr(source, key)
+        yield from _field_path((*loc, key), path)
+        if path in first:
+            yield (*loc, key), f"the same field as {first[path]}"
+        first.setdefault(path, key)
+
+
+def _field_path(loc: Loc, path: str) -> Found:
+    if not all(path.split(".")):
+        yield loc, 'expected field names with dots between them, such as "data.value"'
+
+
+def _webhook(loc: Loc, webhook: WebhookSettings) -> Found:
+    here = (*loc, "url")
+    try:
+        url = urlsplit(webhook.url)
+        right = url.scheme in ("http", "https") and bool(url.hostname) and url.port != 0
+    except ValueError:
+        url, right = urlsplit(""), False
+    if not right:
+        yield here, "expected http://… or https://…"
+    elif url.hostname and (reason := _refused_address(url.hostname, webhook.allow_link_local)):
+        yield here, reason
+    if webhook.secret is not None and webhook.secret_file is not None:
+        yield (*loc, "secret_file"), "give secret or secret_file, one of them"
+    if webhook.secret is not None and not _is_secret(webhook.secret):
+        yield (*loc, "secret"), "expected text, or whsec_ followed by base64"
+    yield from _existing(loc, webhook, ("secret_file",))
+
+
+def _refused_address(host: str, allow_link_local: bool) -> str | None:
+    """Why an address written in the config is never called; names are resolved only when calling."""
+    try:
+        address = ipaddress.ip_address(host)
+    except ValueError:
+        return None
+    inner = getattr(address, "ipv4_mapped", None) or address
+    if inner.is_multicast or inner.is_unspecified:
+        return "multicast and unspecified addresses are never called"
+    if inner.is_link_local and not allow_link_local:
+        return "a link-local address: set allow_link_local = true if it is meant"
+    return None
+
+
+def _is_secret(secret: str) -> bool:
+    if not secret.startswith("whsec_"):
+        return bool(secret)
+    try:
+        return len(base64.b64decode(secret.removeprefix("whsec_"), validate=True)) > 0
+    except (binascii.Error, ValueError):
+        return False
+
+
+def _kind(loc: Loc, kind: KindSettings) -> Found:
+    if kind.range_min is not None and kind.range_max is not None and kind.range_min > kind.range_max:
+        yield (*loc, "range_min"), f"{kind.range_min:g} is above range_max {kind.range_max:g}"
+    levels = [(name, value) for name in LEVELS if (value := getattr(kind, name)) is not None]
+    steps = [b[1] - a[1] for a, b in pairwise(levels)]
+    if steps and not (all(s > 0 for s in steps) or all(s < 0 for s in steps)):
+        told = ", ".join(f"{name.removeprefix('level_')} {value:g}" for name, value in levels)
+        yield (*loc, levels[0][0]), f"levels must rise or fall from blue to red: {told}"
+
+
+def _tls_pair(loc: Loc, cert: str | None, key: str | None) -> Found:
+    if cert and not key:
+        yield (*loc, "tls_key_file"), "tls_cert_file is given without its key"
+    if key and not cert:
+        yield (*loc, "tls_cert_file"), "tls_key_file is given without its certificate"
+
+
+def _existing(loc: Loc, table: Settings, keys: tuple[str, ...]) -> Found:
+    for key in keys:
+        name = getattr(table, key)
+        if name is not None and not Path(name).is_file():
+            yield (*loc, key), f'no such file: "{name}"'

@@ -1,0 +1,72 @@
+"""Columns under construction: what one poll of all connections decoded.
+
+Owns the lists that become one RawBatch. Knows nothing of payloads or topics.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from storage.batch import RawBatch, stable_order
+
+
+class Columns:
+    """Grows by readings; ``take`` empties it into a RawBatch.
+
+    Times are µs since 1970 UTC. All rows taken together share one ``received_at``: the poll's.
+    """
+
+    __slots__ = ("device_flag", "point", "time", "value")
+
+    def __init__(self) -> None:
+        self.point: list[int] = []
+        self.time: list[int] = []
+        self.value: list[float] = []
+        self.device_flag: dict[int, int] = {}
+        """Row to flag, only where a device said something: nearly never."""
+
+    def __len__(self) -> int:
+        return len(self.point)
+
+    def add(self, point: int, time_us: int, value: float, device_flag: int) -> None:
+        """One reading."""
+        if device_flag:
+            self.device_flag[len(self.point)] = device_flag
+        self.point.append(point)
+        self.time.append(time_us)
+        self.value.append(value)
+
+    def take(self, received_at_us: int) -> RawBatch:
+        """Everything added since the last take.
+
+        Where a point repeats, rows are put in order of time (stable), so that the journal's order is the
+        order of measurement and nothing behind it sorts again.
+        """
+        n = len(self.point)
+        flag = np.zeros(n, np.uint8)
+        for row, value in self.device_flag.items():
+            flag[row] = value
+        batch = RawBatch(
+            np.array(self.point, np.int32),
+            np.array(self.time, np.int64),
+            np.full(n, received_at_us, np.int64),
+            np.array(self.value, np.float64),
+            flag,
+        )
+        self.point.clear()
+        self.time.clear()
+        self.value.clear()
+        self.device_flag.clear()
+        return _ordered(batch)
+
+
+def _ordered(batch: RawBatch) -> RawBatch:
+    """Rows of each point by time, if any point repeats out of order; else the batch as it is."""
+    n = len(batch)
+    if n < 2:
+        return batch
+    by_point = stable_order(batch.point)
+    point, time = batch.point[by_point], batch.time[by_point]
+    if not bool(((point[1:] == point[:-1]) & (time[1:] < time[:-1])).any()):
+        return batch
+    return batch.take(np.argsort(batch.time, kind="stable"))

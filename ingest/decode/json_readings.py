@@ -1,0 +1,220 @@
+"""JSON payloads to readings or refusals: an object, an array of objects, or a bare number.
+
+Owns what a payload means under its route. A refusal never stops the good readings of its message.
+Knows nothing of sockets, files or acknowledgements.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+
+import orjson
+
+from ingest.decode.columns import Columns
+from ingest.decode.times import BadTime, to_us
+from ingest.routes import Route, Source, at_path
+from storage.flags import DEVICE_FLAGS, DEVICE_SILENT, MISSING
+from storage.points import TIME_FROM_RECEIVE, PointTable
+from storage.records import RAW_BYTES_MAX, Refusal
+
+NAN = float("nan")
+DETAIL_CHARS_MAX = 200
+"""Of a refusal's explanation: one line on a terminal."""
+
+
+class Refused(Exception):
+    """A reading, or a whole message, that cannot be stored."""
+
+    def __init__(self, reason: str, detail: str = "", point_id: str | None = None) -> None:
+        super().__init__(reason, detail)
+        self.reason = reason
+        self.detail = detail[:DETAIL_CHARS_MAX]
+        self.point_id = point_id
+
+
+@dataclass(slots=True)
+class Message:
+    """What the decoder knows of one PUBLISH beside its bytes."""
+
+    topic: bytes
+    payload: bytes
+    client: str | None
+    received_at: int
+
+
+@dataclass(slots=True)
+class Outcome:
+    """What became of one message: rows added, and refusals (readings, or 1 for an unreadable message)."""
+
+    readings: int
+    untimed: int
+    refusals: list[Refusal]
+
+
+class JsonReadings:
+    """The general decoder: every form a source may declare, one message at a time.
+
+    The common message (one flat object on a point's own topic) is taken by ``fast`` without it.
+    """
+
+    def __init__(self, points: PointTable, number_of: Mapping[str, int]) -> None:
+        self._points = points
+        self._number_of = number_of
+
+    def decode(self, route: Route, message: Message, into: Columns) -> Outcome:
+        """Add the message's good readings to ``into``; every other is a Refusal in the outcome."""
+        if route.refusal:
+            return Outcome(0, 0, [self._refusal(route.source, message, Refused(route.refusal), message.payload)])
+        try:
+            body = self._parse(route.source, message.payload)
+            elements = list(self._elements(route.source, body))
+        except Refused as refused:
+            return Outcome(0, 0, [self._refusal(route.source, message, refused, message.payload)])
+        outcome = Outcome(0, 0, [])
+        for element in elements:
+            try:
+                outcome.untimed += self._reading(route, element, message, into)
+                outcome.readings += 1
+            except Refused as refused:
+                raw = message.payload if len(elements) == 1 else orjson.dumps(element)
+                outcome.refusals.append(self._refusal(route.source, message, refused, raw))
+        return outcome
+
+    @staticmethod
+    def _refusal(source: Source, message: Message, refused: Refused, raw: bytes) -> Refusal:
+        return Refusal(
+            received_at=message.received_at,
+            source=source.name,
+            topic=message.topic.decode(errors="replace"),
+            reason=refused.reason,
+            detail=refused.detail,
+            raw=raw[:RAW_BYTES_MAX],
+            point_id=refused.point_id,
+            client=message.client,
+        )
+
+    @staticmethod
+    def _parse(source: Source, payload: bytes) -> object:
+        if len(payload) > source.settings.message_bytes_max:
+            raise Refused("oversized", f"{len(payload)} bytes, at most {source.settings.message_bytes_max}")
+        try:
+            body = orjson.loads(payload)
+        except orjson.JSONDecodeError as fault:
+            text = str(fault)
+            raise Refused("not_finite" if "infinity" in text else "bad_json", text) from None
+        # Counting brackets bounds the depth from above without walking; only suspects are walked.
+        if payload.count(b"[") + payload.count(b"{") > source.settings.depth_max:
+            depth = _depth(body)
+            if depth > source.settings.depth_max:
+                raise Refused("too_deep", f"{depth} levels, at most {source.settings.depth_max}")
+        return body
+
+    @staticmethod
+    def _elements(source: Source, body: object) -> Iterator[object]:
+        if source.readings_path and isinstance(body, dict):
+            found, body = at_path(body, source.readings_path)
+            if not found:
+                raise Refused("wrong_shape", f'no "{source.settings.readings_field}" in the object')
+        if isinstance(body, list):
+            if not body:
+                raise Refused("wrong_shape", "an empty array holds no reading")
+            if len(body) > source.settings.readings_per_message_max:
+                raise Refused("too_many_readings", f"{len(body)}, at most {source.settings.readings_per_message_max}")
+            return iter(body)
+        return iter((body,))
+
+    def _reading(self, route: Route, element: object, message: Message, into: Columns) -> int:
+        """Add one reading; returns 1 if it was timed on receipt."""
+        source = route.source
+        if isinstance(element, dict):
+            point = self._identify(route, element)
+            time_us, untimed = self._time(source, element, point, message.received_at)
+            value, flag = self._value(source, element, self._points.point_id[point])
+            into.add(point, time_us, value, flag)
+            return untimed
+        if type(element) in (int, float) and route.point >= 0 and source.settings.bare_numbers:
+            if not route.timed_on_receipt:
+                raise Refused("no_time", "a bare number needs time_from = receive", self._points.point_id[route.point])
+            value, flag = _missing_code(source, float(element))  # type: ignore[arg-type]
+            into.add(route.point, message.received_at, value, flag)
+            return 1
+        kind = "a bare number on a gateway topic" if type(element) in (int, float) else type(element).__name__
+        raise Refused("wrong_shape", f"expected an object, got {kind}")
+
+    def _identify(self, route: Route, element: Mapping[str, object]) -> int:
+        found, named = at_path(element, route.source.id_path)
+        if not found:
+            if route.point >= 0:
+                return route.point
+            raise Refused("no_id", f'no "{route.source.settings.id_field}"')
+        if not isinstance(named, str):
+            raise Refused("wrong_type", f'"{route.source.settings.id_field}" is {type(named).__name__}, expected text')
+        if route.point >= 0:
+            if named != self._points.point_id[route.point]:
+                raise Refused(
+                    "identity_mismatch", f'the topic is of "{self._points.point_id[route.point]}"', named[:DETAIL_CHARS_MAX]
+                )
+            return route.point
+        point = self._number_of.get(named)
+        if point is None:
+            raise Refused("unknown_point", f'"{named}" is not in the registry', named[:DETAIL_CHARS_MAX])
+        if int(self._points.gateway[point]) != route.gateway:
+            raise Refused("identity_mismatch", "the point belongs to another gateway", named)
+        if self._points.retired[point]:
+            raise Refused("retired_point", "", named)
+        return point
+
+    def _time(self, source: Source, element: Mapping[str, object], point: int, received_at: int) -> tuple[int, int]:
+        found, given = at_path(element, source.time_path)
+        point_id = self._points.point_id[point]
+        if not found:
+            if int(self._points.time_from[point]) == TIME_FROM_RECEIVE:
+                return received_at, 1
+            raise Refused("no_time", f'no "{source.settings.time_field}"', point_id)
+        try:
+            time_us = to_us(given, source.settings.time_unit, source.zone)
+        except BadTime as bad:
+            raise Refused("bad_time", str(bad), point_id) from None
+        if not source.oldest_us <= time_us <= source.newest_us:
+            age_s = (received_at - time_us) / 1e6
+            raise Refused("time_window", f"{abs(age_s):.0f} s {'old' if age_s > 0 else 'ahead'}", point_id)
+        return time_us, 0
+
+    @staticmethod
+    def _value(source: Source, element: Mapping[str, object], point_id: str) -> tuple[float, int]:
+        found, given = at_path(element, source.value_path)
+        if not found:
+            raise Refused("no_value", f'no "{source.settings.value_field}"', point_id)
+        _, flag = at_path(element, source.flag_path)
+        device_flag = DEVICE_SILENT if flag is None else flag
+        if isinstance(device_flag, bool) or not isinstance(device_flag, int) or device_flag not in DEVICE_FLAGS:
+            raise Refused("wrong_type", f'"{source.settings.flag_field}" is no QARTOD flag', point_id)
+        if given is None:
+            return NAN, device_flag or MISSING
+        if isinstance(given, bool) or not isinstance(given, int | float):
+            raise Refused(
+                "wrong_type", f'"{source.settings.value_field}" is {type(given).__name__}, expected a number', point_id
+            )
+        value, missing = _missing_code(source, float(given))
+        return value, device_flag or missing
+
+
+def _missing_code(source: Source, value: float) -> tuple[float, int]:
+    """NaN and flag 9 for a code that means "no value", else the value."""
+    return (NAN, MISSING) if value in source.settings.missing_values else (value, DEVICE_SILENT)
+
+
+def _depth(body: object) -> int:
+    """Levels of nesting, found without recursion: the parser's own limit is 1,024."""
+    deepest = 0
+    open_levels = [(body, 1)]
+    while open_levels:
+        inner, level = open_levels.pop()
+        if isinstance(inner, dict):
+            deepest = max(deepest, level)
+            open_levels.extend((v, level + 1) for v in inner.values())
+        elif isinstance(inner, list):
+            deepest = max(deepest, level)
+            open_levels.extend((v, level + 1) for v in inner)
+    return deepest

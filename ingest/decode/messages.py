@@ -1,0 +1,131 @@
+"""All messages of one poll to one batch of columns: the hot loop of decoding.
+
+Owns the short way for the common message and the counting of what became of every message.
+Everything the short way does not cover goes, message by message, to the general decoder.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+
+import orjson
+
+from ingest.decode.columns import Columns
+from ingest.decode.json_readings import JsonReadings, Message
+from ingest.decode.reasons import code_of
+from ingest.routes import Routes, RouteTable
+from storage.batch import RawBatch
+from storage.records import Refusal
+
+US_PER_MINUTE = 60_000_000
+BOUNDED_REASONS = frozenset({"unknown_topic", "unknown_point", "not_allowed"})
+"""Refusals whose number is the sender's choice, not the registry's: kept up to a bound, counted beyond it."""
+
+
+class Messages:
+    """Decodes what connections received into one growing batch.
+
+    counts: messages, received (readings; an unreadable message counts as one), quarantined,
+    quarantined_not_kept (counted only, beyond the bound a minute), retained_ignored, untimed.
+    """
+
+    def __init__(self, routes: Routes, kept_per_minute: int) -> None:
+        self._routes = routes
+        self._general = JsonReadings(routes.points, routes.number_of)
+        self._kept_per_minute = kept_per_minute
+        self._kept: Counter[tuple[str, str]] = Counter()
+        self._minute = 0
+        self._columns = Columns()
+        self._refusals: list[Refusal] = []
+        self.counts: Counter[str] = Counter()
+        self.refused_by_reason: Counter[tuple[str, str]] = Counter()
+
+    def feed(
+        self,
+        table: RouteTable,
+        topics: Sequence[bytes],
+        payloads: Sequence[bytes],
+        received_at: int,
+        client: str | None,
+    ) -> dict[int, int]:
+        """Decode one connection's messages; returns message index to MQTT 5 reason code where refused."""
+        loads = orjson.loads
+        columns = self._columns
+        add_point, add_time, add_value = columns.point.append, columns.time.append, columns.value.append
+        before = len(columns)
+        slow: list[int] = []
+        for index, topic in enumerate(topics):
+            route = table[topic]
+            if route.fast:
+                try:
+                    body = loads(payloads[index])
+                    if len(body) == 2:
+                        source = route.source
+                        time = body[source.settings.time_field]
+                        value = body[source.settings.value_field]
+                        form = type(value)
+                        if (form is float or form is int) and type(time) is int and source.oldest <= time <= source.newest:
+                            add_point(route.point)
+                            add_time(time * source.time_scale)
+                            add_value(value)
+                            continue
+                except (orjson.JSONDecodeError, KeyError, TypeError, IndexError):
+                    pass  # not the common form: the general decoder says what it is
+            slow.append(index)
+        self.counts["messages"] += len(topics)
+        self.counts["received"] += len(columns) - before
+        return self._feed_slowly(table, topics, payloads, received_at, client, slow) if slow else {}
+
+    def _feed_slowly(
+        self,
+        table: RouteTable,
+        topics: Sequence[bytes],
+        payloads: Sequence[bytes],
+        received_at: int,
+        client: str | None,
+        indices: Sequence[int],
+    ) -> dict[int, int]:
+        refused: dict[int, int] = {}
+        for index in indices:
+            message = Message(topics[index], payloads[index], client, received_at)
+            outcome = self._general.decode(table[topics[index]], message, self._columns)
+            self.counts["received"] += outcome.readings + len(outcome.refusals)
+            self.counts["untimed"] += outcome.untimed
+            for refusal in outcome.refusals:
+                self.refuse(refusal)
+                refused[index] = code_of(refusal.reason)
+        return refused
+
+    def refuse(self, refusal: Refusal) -> None:
+        """Count a refusal and keep it, unless the bound of its source, reason and minute is reached."""
+        self.counts["quarantined"] += 1
+        self.refused_by_reason[refusal.source, refusal.reason] += 1
+        if refusal.reason in BOUNDED_REASONS:
+            minute = refusal.received_at // US_PER_MINUTE
+            if minute != self._minute:
+                self._minute = minute
+                self._kept.clear()
+            key = (refusal.source, refusal.reason)
+            self._kept[key] += 1
+            if self._kept[key] > self._kept_per_minute:
+                self.counts["quarantined_not_kept"] += 1
+                return
+        self._refusals.append(refusal)
+
+    def refuse_message(self, refusal: Refusal) -> None:
+        """A message that never reached the decoder (oversized): received and refused."""
+        self.counts["messages"] += 1
+        self.counts["received"] += 1
+        self.refuse(refusal)
+
+    def ignore_retained(self, n: int) -> None:
+        """Retained messages without a time of their own: not readings."""
+        self.counts["messages"] += n
+        self.counts["received"] += n
+        self.counts["retained_ignored"] += n
+
+    def take(self, received_at: int) -> tuple[RawBatch, list[Refusal]]:
+        """What was decoded and refused since the last take."""
+        refusals, self._refusals = self._refusals, []
+        return self._columns.take(received_at), refusals

@@ -1,0 +1,127 @@
+"""For whoever keeps the engine running: /metrics, /livez, /readyz, /healthz on a local port.
+
+Owns the HTTP face of telemetry. Every number comes from the engine's one ``vitals()``, so the log line,
+the metric and `yuzui status` cannot disagree.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator
+from typing import Any
+
+import orjson
+from aiohttp import web
+from prometheus_client import CollectorRegistry, generate_latest
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
+from prometheus_client.registry import Collector
+
+Vitals = dict[str, Any]
+LIVE_TURN_S_MAX = 10.0
+"""A loop that has not turned for this long is not alive: a thousand of its normal turns."""
+
+# name, labels of nested dicts, help. A key of vitals that is not here is shown in /healthz only.
+COUNTERS: dict[str, str] = {
+    "messages": "MQTT PUBLISH messages received",
+    "received": "readings received; a message that cannot be decoded counts as one",
+    "quarantined": "readings refused, kept with their reason",
+    "quarantined_not_kept": "refusals beyond the bound a minute: counted only",
+    "retained_ignored": "retained messages without a time of their own",
+    "untimed": "readings timed on receipt (at least once, never deduplicated)",
+    "acknowledged_messages": "messages acknowledged after fsync",
+    "main": "readings newer than any before of their point",
+    "late_pending": "readings not newer, kept apart until compaction resolves them",
+    "repeats": "exact repeats, dropped",
+    "commits": "journal group commits",
+    "alerts_fired": "alerts that fired",
+    "check_errors": "checks that raised; their readings are flagged 2",
+    "webhooks_delivered": "notifications answered with 2xx",
+    "webhooks_failed": "attempts that failed",
+    "webhooks_dead": "notifications given up, in the dead letters",
+    "stale_receipts": "acknowledgements not sent because their connection was gone",
+}
+GAUGES: dict[str, str] = {
+    "readings_per_s": "readings received in the last second",
+    "connections": "MQTT connections open",
+    "journal_pending_bytes": "received, not yet on disk",
+    "journal_oldest_s": "age of the oldest reading not on disk",
+    "journal_bytes": "journal on disk",
+    "judge_lag_records": "journal records on disk and not yet judged",
+    "judge_lag_s": "age of the newest judged tick",
+    "conservation_gap": "readings unaccounted for; anything but 0 is our mistake",
+    "alerts_open": "alerts firing now",
+    "outbox_waiting": "notifications not yet delivered",
+    "outbox_oldest_s": "age of the oldest notification not delivered",
+    "disk_free_bytes": "free on the data folder's disk",
+    "disk_days_left": "at the present rate",
+    "points": "points in the registry",
+    "points_dead": "points that are dead now",
+    "hot_rows": "readings in hot files, not yet sealed",
+    "rss_bytes": "resident memory",
+    "cpu_s": "CPU seconds used since start",
+}
+LABELLED: dict[str, tuple[str, tuple[str, ...]]] = {
+    "refused": ("readings refused by source and reason", ("source", "reason")),
+    "connection_refusals": ("connections refused by reason", ("reason",)),
+}
+
+
+class _FromVitals(Collector):
+    def __init__(self, vitals: Callable[[], Vitals]) -> None:
+        self._vitals = vitals
+
+    def collect(self) -> Iterator[Metric]:
+        now = self._vitals()
+        for key, text in COUNTERS.items():
+            yield CounterMetricFamily(f"yuzui_{key}", text, value=float(now.get(key, 0)))
+        for key, text in GAUGES.items():
+            if now.get(key) is not None:
+                yield GaugeMetricFamily(f"yuzui_{key}", text, value=float(now[key]))
+        for key, (text, labels) in LABELLED.items():
+            family = CounterMetricFamily(f"yuzui_{key}", text, labels=labels)
+            for label, value in now.get(key, {}).items():
+                family.add_metric(list(label) if isinstance(label, tuple) else [label], float(value))
+            yield family
+
+
+def ops_app(vitals: Callable[[], Vitals]) -> web.Application:
+    """The four routes; ``vitals`` is called once a request."""
+    registry = CollectorRegistry(auto_describe=False)
+    registry.register(_FromVitals(vitals))
+
+    async def metrics(_: web.Request) -> web.Response:
+        return web.Response(
+            body=generate_latest(registry), headers={"Content-Type": "text/plain; version=0.0.4; charset=utf-8"}
+        )
+
+    async def livez(_: web.Request) -> web.Response:
+        alive = vitals()["turned_s_ago"] < LIVE_TURN_S_MAX
+        return web.Response(text="ok\n" if alive else "the loop does not turn\n", status=200 if alive else 503)
+
+    async def readyz(_: web.Request) -> web.Response:
+        reasons: Iterable[str] = vitals()["not_ready"]
+        text = "".join(f"{r}\n" for r in reasons)
+        return web.Response(text=text or "ready\n", status=503 if text else 200)
+
+    async def healthz(_: web.Request) -> web.Response:
+        now = vitals()
+        for key in LABELLED:
+            now[key] = {"/".join(k) if isinstance(k, tuple) else k: v for k, v in now.get(key, {}).items()}
+        body = orjson.dumps(now, default=str, option=orjson.OPT_INDENT_2 | orjson.OPT_NON_STR_KEYS)
+        return web.Response(body=body, content_type="application/json", status=503 if now["not_ready"] else 200)
+
+    app = web.Application()
+    app.router.add_get("/metrics", metrics)
+    app.router.add_get("/livez", livez)
+    app.router.add_get("/readyz", readyz)
+    app.router.add_get("/healthz", healthz)
+    return app
+
+
+async def serve(app: web.Application, host: str, port: int) -> tuple[web.AppRunner, int]:
+    """Listen on ``host`` (never every interface unless named); returns the runner and the port taken."""
+    runner = web.AppRunner(app, access_log=None)
+    await runner.setup()
+    site = web.TCPSite(runner, host, port)
+    await site.start()
+    taken: int = runner.addresses[0][1]
+    return runner, taken

@@ -1,0 +1,196 @@
+"""From a topic to what its payload means and whether its publisher may say it.
+
+Owns the identity of readings: it comes from the topic and its credential, never from the payload
+alone. Knows nothing of payload bytes (ingest.decode) or sockets.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from zoneinfo import ZoneInfo
+
+from ingest.config import Config, SourceSettings
+from ingest.decode.times import US_PER_UNIT
+from storage.points import TIME_FROM_RECEIVE, PointTable
+
+REFUSED_CACHED_MAX = 10_000
+"""Refused topics remembered for one credential: a flood of invented topics must not fill memory."""
+
+
+@dataclass(slots=True)
+class Source:
+    """A source's settings, ready for the decoder.
+
+    time_scale   µs a unit of numeric time; 0 where the fast path must not multiply (ns)
+    *_path       field paths split at dots
+    oldest, newest  the time window in the source's own unit, set anew for each poll
+    """
+
+    name: str
+    settings: SourceSettings
+    zone: ZoneInfo
+    time_scale: int
+    id_path: tuple[str, ...]
+    time_path: tuple[str, ...]
+    value_path: tuple[str, ...]
+    flag_path: tuple[str, ...]
+    readings_path: tuple[str, ...]
+    flat: bool
+    oldest_us: int = 0
+    newest_us: int = 0
+    oldest: int = 0
+    newest: int = 0
+
+    def set_window(self, now_us: int) -> None:
+        """Readings are taken from age_s_max before to ahead_s_max after ``now_us``."""
+        self.oldest_us = now_us - round(self.settings.age_s_max * 1e6)
+        self.newest_us = now_us + round(self.settings.ahead_s_max * 1e6)
+        scale = self.time_scale or 1
+        self.oldest = -(-self.oldest_us // scale)
+        self.newest = self.newest_us // scale
+
+    def open_window(self) -> None:
+        """Take any time from 1970 to 2200: recordings and drills, where the newest event is "now"."""
+        self.oldest_us, self.newest_us = 0, 7_258_118_400_000_000
+        scale = self.time_scale or 1
+        self.oldest, self.newest = 0, self.newest_us // scale
+
+
+@dataclass(slots=True)
+class Route:
+    """Where a topic leads.
+
+    point    dense number of the one point of this topic; -1 for a gateway's topic or a refusal
+    gateway  code of the gateway whose readings carry their ids; -1 otherwise
+    refusal  reason of quarantine, or "" where publishing is right
+    fast     one flat object with a numeric time is likely: the decoder may take its short way
+    """
+
+    point: int
+    gateway: int
+    source: Source
+    refusal: str = ""
+    fast: bool = False
+    timed_on_receipt: bool = False
+
+
+class RouteTable(dict[bytes, Route]):
+    """Routes of one credential, resolved at a topic's first message and then one dict look-up."""
+
+    def __init__(self, resolve: Callable[[bytes], Route]) -> None:
+        super().__init__()
+        self._resolve = resolve
+        self._refused = 0
+
+    def __missing__(self, topic: bytes) -> Route:
+        route = self._resolve(topic)
+        if not route.refusal:
+            self[topic] = route
+        elif self._refused < REFUSED_CACHED_MAX:
+            self._refused += 1
+            self[topic] = route
+        return route
+
+
+def compile_source(settings: SourceSettings, city_zone: str) -> Source:
+    """A source ready for the decoder; its zone is the city's where it names none."""
+    paths = [settings.id_field, settings.time_field, settings.value_field, settings.flag_field]
+    scale = US_PER_UNIT.get(settings.time_unit, 0)
+    flat = all("." not in p for p in paths) and not settings.missing_values and not settings.readings_field
+    return Source(
+        name=settings.name,
+        settings=settings,
+        zone=ZoneInfo(settings.time_zone or city_zone),
+        time_scale=scale,
+        id_path=tuple(settings.id_field.split(".")),
+        time_path=tuple(settings.time_field.split(".")),
+        value_path=tuple(settings.value_field.split(".")),
+        flag_path=tuple(settings.flag_field.split(".")),
+        readings_path=tuple(settings.readings_field.split(".")) if settings.readings_field else (),
+        flat=flat and scale > 0,
+    )
+
+
+class Routes:
+    """All topics of the registry. One instance per registry; RouteTables are made from it."""
+
+    def __init__(self, points: PointTable, config: Config) -> None:
+        self.points = points
+        declared = {s.name: s for s in config.source}
+        names = list(dict.fromkeys([*declared, *points.sources]))
+        self.sources = {
+            n: compile_source(declared.get(n) or SourceSettings(name=n), config.city.time_zone) for n in names
+        }
+        self.nowhere = compile_source(SourceSettings(name="unknown"), config.city.time_zone)
+        self._point_of = {t.encode(): i for i, t in enumerate(points.topic) if t}
+        self._gateway_of = dict(self._gateway_topics(points, config.source))
+        self.number_of = points.number_of()
+        self._tables: dict[str | None, RouteTable] = {}
+
+    @staticmethod
+    def _gateway_topics(
+        points: PointTable, sources: Iterable[SourceSettings]
+    ) -> Iterable[tuple[bytes, tuple[int, str]]]:
+        of_source: dict[int, set[int]] = {}
+        for gateway, source in {(int(g), int(s)) for g, s in zip(points.gateway, points.source, strict=True)}:
+            of_source.setdefault(source, set()).add(gateway)
+        code = {name: i for i, name in enumerate(points.sources)}
+        for settings in sources:
+            if settings.gateway_topic is None or settings.name not in code:
+                continue
+            for gateway in of_source.get(code[settings.name], ()):
+                if points.gateways[gateway]:
+                    topic = settings.gateway_topic.replace("{gateway}", points.gateways[gateway])
+                    yield topic.encode(), (gateway, settings.name)
+
+    def table(self, credential: str | None, allows: Callable[[str, str], bool]) -> RouteTable:
+        """The routes of a credential (None: anonymous or a subscriber, allowed everything)."""
+        if credential not in self._tables:
+
+            def resolve(topic: bytes) -> Route:
+                if credential is not None and not allows(credential, topic.decode(errors="replace")):
+                    return Route(-1, -1, self._nearest(topic), "not_allowed")
+                return self._route(topic)
+
+            self._tables[credential] = RouteTable(resolve)
+        return self._tables[credential]
+
+    def _route(self, topic: bytes) -> Route:
+        point = self._point_of.get(topic)
+        if point is not None:
+            source = self.sources[self.points.sources[self.points.source[point]]]
+            if self.points.retired[point]:
+                return Route(-1, -1, source, "retired_point")
+            on_receipt = int(self.points.time_from[point]) == TIME_FROM_RECEIVE
+            return Route(point, -1, source, fast=source.flat, timed_on_receipt=on_receipt)
+        gateway = self._gateway_of.get(topic)
+        if gateway is not None:
+            return Route(-1, gateway[0], self.sources[gateway[1]])
+        return Route(-1, -1, self.nowhere, "unknown_topic")
+
+    def _nearest(self, topic: bytes) -> Source:
+        """The source a refused topic would have belonged to, so that its owner sees the refusal."""
+        point = self._point_of.get(topic)
+        if point is not None:
+            return self.sources[self.points.sources[self.points.source[point]]]
+        gateway = self._gateway_of.get(topic)
+        return self.sources[gateway[1]] if gateway is not None else self.nowhere
+
+    def set_window(self, now_us: int, *, open_ended: bool = False) -> None:
+        """Move every source's time window; called once a poll."""
+        for source in (*self.sources.values(), self.nowhere):
+            if open_ended:
+                source.open_window()
+            else:
+                source.set_window(now_us)
+
+
+def at_path(body: Mapping[str, object], path: tuple[str, ...]) -> tuple[bool, object]:
+    """(found, value) at a field path of nested objects."""
+    found: object = body
+    for key in path:
+        if not isinstance(found, Mapping) or key not in found:
+            return False, None
+        found = found[key]
+    return True, found

@@ -1,0 +1,138 @@
+"""The seal thread: everything behind the hot files that may take its time.
+
+Owns when hot files are sealed, snapshots reach the disk, small logs are merged, and up to where the
+journal may be cut. Touches none of Judge's arrays: it is given copies.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from anomaly.alerts.outbox import Outbox
+from storage import snapshot
+from storage.hot import HotTier
+from storage.logs import ParquetLog, alerts_table
+from storage.sealed import Sealer
+from storage.settings import SealedSettings
+
+log = logging.getLogger("yuzui.tiers")
+
+LOOK_S = 0.25
+"""How often there is looked for work; also how late an alert may reach the lake's `alerts`."""
+MERGE_S = 300.0
+"""Small log files are merged this often: a storm writes one a second."""
+
+
+@dataclass(slots=True)
+class _Offer:
+    seq: int
+    arrays: dict[str, Any]
+    meta: dict[str, Any]
+
+
+class Tiers(threading.Thread):
+    """All its work is restartable: what a kill interrupts is found and done again at the next start."""
+
+    def __init__(
+        self,
+        root: Path,
+        settings: SealedSettings,
+        hot: HotTier,
+        sealer: Sealer,
+        quarantine: ParquetLog,
+        alerts: ParquetLog,
+        outbox: Outbox,
+        cut: Callable[[int], int],
+    ) -> None:
+        super().__init__(name="seal", daemon=True)
+        self._root = root
+        self._settings = settings
+        self._hot = hot
+        self._sealer = sealer
+        self._quarantine = quarantine
+        self._alerts = alerts
+        self._outbox = outbox
+        self._cut = cut
+        self._offer: _Offer | None = None
+        self._snapshot_seqs: list[int] = []
+        self._offered = threading.Event()
+        self._stopping = False
+        self._sealed_at = time.monotonic()
+        self._merged_at = time.monotonic()
+        self.failure: BaseException | None = None
+        self.seals = 0
+        self.seal_s = 0.0
+        self.sealed_rows = 0
+
+    def offer_snapshot(self, seq: int, arrays: dict[str, Any], meta: dict[str, Any]) -> None:
+        """Called on the judge thread with copies; a newer offer replaces one not yet begun."""
+        self._offer = _Offer(seq, arrays, meta)
+        self._offered.set()
+
+    def stop(self) -> None:
+        """Write the newest snapshot and what is exportable, then end. Join the thread afterwards."""
+        self._stopping = True
+        self._offered.set()
+
+    def run(self) -> None:
+        """Thread body; a failure is kept in ``failure`` and the engine stops."""
+        try:
+            while not self._stopping:
+                self._offered.wait(LOOK_S)
+                self._offered.clear()
+                self.turn()
+            self.turn()
+        except BaseException as failure:
+            self.failure = failure
+            log.critical("sealing failed", exc_info=failure)
+
+    def turn(self) -> None:
+        """Whatever is due."""
+        self._export_alerts()
+        self._keep_snapshot()
+        now = time.monotonic()
+        rows = self._hot.unsealed_rows
+        if rows and (now - self._sealed_at >= self._settings.seal_s or rows >= self._settings.rows_max):
+            self._seal(now)
+        if now - self._merged_at >= MERGE_S:
+            self._merged_at = now
+            self._quarantine.merge()
+            self._alerts.merge()
+
+    def _export_alerts(self) -> None:
+        first, rows = self._alerts.last + 1, self._outbox.export_since(self._alerts.last)
+        if rows:
+            self._alerts.append(first, rows[-1]["rowid"], alerts_table(rows))
+
+    def _keep_snapshot(self) -> None:
+        offer, self._offer = self._offer, None
+        if offer is None:
+            return
+        # The snapshot presumes the files written before it: they must survive a power cut first.
+        self._hot.sync()
+        self._quarantine.sync()
+        snapshot.save(self._root / "snapshot", offer.seq, offer.arrays, offer.meta)
+        self._snapshot_seqs = [*self._snapshot_seqs[-1:], offer.seq]
+        self._cut_journal()
+
+    def _seal(self, now: float) -> None:
+        began = time.perf_counter()
+        report = self._sealer.seal(self._hot.last_seq)
+        self._hot.sealed(report.main_seq, report.late_seq)
+        self._sealed_at = now
+        self.seals += 1
+        self.seal_s = time.perf_counter() - began
+        self.sealed_rows += report.rows
+        self._hot.drop(self._settings.grace_s)
+        self._cut_journal()
+
+    def _cut_journal(self) -> None:
+        """Everything below the older of the two kept snapshots and below what is sealed can be made again."""
+        if len(self._snapshot_seqs) == 2:
+            self._cut(min(self._snapshot_seqs[0], self._hot.covered_by_sealed) + 1)

@@ -1,0 +1,136 @@
+"""One picture of the engine's health: what /metrics, /healthz and `yuzui status` all show.
+
+Owns the names of the numbers and what makes the engine "not ready". Reads counters; changes nothing.
+"""
+
+from __future__ import annotations
+
+import os
+import resource
+import shutil
+import time
+from collections import deque
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from ingest.app import App
+
+JUDGE_LAG_S_MAX = 10.0
+"""Queries and alerts this late are worth waking someone: five times what a query promises."""
+JOURNAL_OLDEST_S_MAX = 5.0
+"""A disk that needs longer than this for one group is stalled."""
+RATE_WINDOW_S = 5.0
+DISK_WINDOW_S = 3600.0
+DISK_SAMPLE_S_MIN = 60.0
+SECONDS_A_DAY = 86_400.0
+
+
+def rss_bytes() -> int:
+    """Resident memory of this process, from the kernel."""
+    with open("/proc/self/statm") as statm:
+        return int(statm.read().split()[1]) * os.sysconf("SC_PAGE_SIZE")
+
+
+class Vitals:
+    """Samples the engine; ``take`` may be called at any time from the loop."""
+
+    def __init__(self, app: App) -> None:
+        self._app = app
+        self._received: deque[tuple[float, int]] = deque(maxlen=64)
+        self._disk: deque[tuple[float, int]] = deque(maxlen=128)
+
+    def sample(self) -> None:
+        """Once a second: the basis of rates."""
+        now = time.monotonic()
+        self._received.append((now, self._app.wire.messages.counts["received"]))
+        if not self._disk or now - self._disk[-1][0] >= DISK_SAMPLE_S_MIN:
+            self._disk.append((now, shutil.disk_usage(self._app.root).free))
+
+    def _rate(self) -> float:
+        newest = self._received[-1] if self._received else (0.0, 0)
+        for oldest in self._received:
+            if newest[0] - oldest[0] <= RATE_WINDOW_S:
+                break
+        else:
+            return 0.0
+        span = newest[0] - oldest[0]
+        return (newest[1] - oldest[1]) / span if span > 0 else 0.0
+
+    def _disk_days_left(self, free: int) -> float | None:
+        """At the rate of the last hour; None until a minute of it was seen or while nothing is used."""
+        if len(self._disk) < 2:
+            return None
+        (then, free_then), (now, free_now) = self._disk[0], self._disk[-1]
+        used_per_s = (free_then - free_now) / (now - then)
+        return free / used_per_s / SECONDS_A_DAY if used_per_s > 0 else None
+
+    def take(self) -> dict[str, Any]:
+        """All numbers; keys are those of ingest.ops and a few that only /healthz shows."""
+        app = self._app
+        judge, committer, wire = app.judge.counts, app.committer, app.wire
+        usage = resource.getrusage(resource.RUSAGE_SELF)
+        free = shutil.disk_usage(app.root).free
+        now: dict[str, Any] = {
+            **wire.messages.counts,
+            **judge.total,
+            **app.deliverer.counters,
+            **app.poller.counters,
+            "refused": dict(wire.messages.refused_by_reason),
+            "acknowledged_messages": wire.acknowledged_messages,
+            "commits": committer.commits,
+            "readings_per_s": self._rate(),
+            "journal_pending_bytes": committer.pending_bytes,
+            "journal_oldest_s": committer.oldest_s,
+            "journal_bytes": committer.journal.bytes_on_disk,
+            "journal_seq": committer.journal.last_seq,
+            "judged_seq": judge.judged_seq,
+            "judge_lag_records": max(0, committer.journal.last_seq - judge.judged_seq),
+            "judge_lag_s": max(0.0, time.time() - judge.ticked_at / 1e6) if judge.ticked_at else 0.0,
+            "conservation_gap": judge.conservation_gap,
+            "alerts_open": app.engine.firing_count,
+            "points": len(app.points),
+            "points_dead": app.engine.dead_count,
+            "check_errors": app.engine.check_errors,
+            "hot_rows": app.hot.unsealed_rows,
+            "seals": app.tiers.seals,
+            "sealed_rows": app.tiers.sealed_rows,
+            "seal_s": app.tiers.seal_s,
+            "outbox_waiting": app.deliverer.waiting,
+            "outbox_oldest_s": app.deliverer.oldest_s,
+            "disk_free_bytes": free,
+            "disk_days_left": self._disk_days_left(free),
+            "rss_bytes": rss_bytes(),
+            "cpu_s": usage.ru_utime + usage.ru_stime,
+            "turned_s_ago": time.monotonic() - wire.turned_at,
+            "clock": "events" if app.events_clock else "wall",
+        }
+        now["not_ready"] = self._not_ready(now)
+        return now
+
+    def _not_ready(self, now: dict[str, Any]) -> list[str]:
+        app = self._app
+        reasons = [f"link {name} is down: {why}" for name, why in app.poller.links_down().items()]
+        if app.committer.full:
+            reasons.append("disk full: acknowledgements are held until there is room")
+        elif now["journal_oldest_s"] > JOURNAL_OLDEST_S_MAX:
+            reasons.append(f"disk stalled: oldest reading waits {now['journal_oldest_s']:.0f} s for its fsync")
+        if not app.started:
+            reasons.append("starting: replaying the journal")
+        elif now["judge_lag_s"] > JUDGE_LAG_S_MAX:
+            reasons.append(f"judge lags {now['judge_lag_s']:.0f} s behind the journal")
+        if now["conservation_gap"]:
+            reasons.append(f"{now['conservation_gap']} readings unaccounted for")
+        return reasons
+
+
+def folder_bytes(root: Path) -> int:
+    """Bytes of all files below ``root``; files that vanish meanwhile count 0."""
+    total = 0
+    for folder, _, names in os.walk(root):
+        for name in names:
+            try:
+                total += os.stat(os.path.join(folder, name)).st_size
+            except OSError:
+                continue
+    return total

@@ -1,0 +1,141 @@
+"""Wire: from sockets to the journal, and acknowledgements back. The first half of the engine.
+
+Owns the turn: poll sockets, decode, hand one group to the committer, acknowledge what is on disk.
+Knows nothing of checks, Parquet or alerts; Judge reads the journal by itself.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from collections.abc import Callable, Sequence
+
+from ingest.committer import Committer, Group
+from ingest.config import Config
+from ingest.decode.messages import Messages
+from ingest.mqtt.poller import Poller, Receipt, Received, build_receipt
+from ingest.routes import Routes
+from storage.batch import RawBatch
+from storage.records import (
+    RAW_BYTES_MAX,
+    Control,
+    Gap,
+    RecordType,
+    Refusal,
+    Tick,
+    encode,
+    encode_quarantine,
+    encode_readings,
+)
+
+log = logging.getLogger("yuzui.wire")
+
+US_PER_S = 1_000_000
+TICK_S = 1.0
+
+
+class Wire:
+    """Runs on the loop thread; every method is called there.
+
+    Counts are those of its Messages (see there) and stand in every TICK record, as of the records
+    before it: Judge proves the conservation identity at each.
+    """
+
+    def __init__(self, config: Config, routes: Routes, poller: Poller, committer: Committer, *, events_clock: bool):
+        self._config = config
+        self._routes = routes
+        self._poller = poller
+        self._committer = committer
+        self._events_clock = events_clock
+        self.messages = Messages(routes, config.wire.unknown_kept_per_minute)
+        self._pending_max = config.journal.pending_bytes_max
+        self._paused = False
+        self._drained = True
+        self._turns = 0
+        self._next_tick = 0.0
+        self._stopping = False
+        self.turned_at = time.monotonic()
+        self.submitted = 0
+        self.durable = 0
+        self.acknowledged_messages = 0
+
+    async def run(self) -> None:
+        """Turn until ``stop``; returns when everything received is on disk and acknowledged."""
+        period = self._config.wire.poll_ms / 1000
+        loop = asyncio.get_running_loop()
+        due = loop.time()
+        while not self._stopping:
+            self.turn()
+            due = max(due + period, loop.time())
+            await asyncio.sleep(max(0.0, due - loop.time()))
+        await self._drain()
+
+    def stop(self) -> None:
+        """Ask ``run`` to end."""
+        self._stopping = True
+
+    def turn(self) -> None:
+        """One poll of all sockets to one group for the journal."""
+        self.turned_at = time.monotonic()
+        self._press_back()
+        now = time.time_ns() // 1000
+        self._routes.set_window(now, open_ended=self._events_clock)
+        received = self._poller.poll(now)
+        receipts = [self._decode(one, now) for one in received]
+        bodies = self._bodies(now)
+        self._drained = self._drained and not self._paused and not self._poller.backlog
+        if self.turned_at >= self._next_tick:
+            bodies.append(self._tick(now))
+        if bodies or receipts:
+            self._submit(bodies, receipts)
+
+    def journal(self, record: Gap | Control) -> None:
+        """Write a rare record: a gap, a deed."""
+        self._submit([encode(record)], [])
+
+    def _press_back(self) -> None:
+        behind = self._committer.pending_bytes > self._pending_max
+        if behind and not self._paused:
+            log.warning("journal is behind by %d bytes: reading pauses", self._committer.pending_bytes)
+            self._poller.pause()
+        elif self._paused and not behind:
+            self._poller.resume()
+        self._paused = behind
+
+    def _decode(self, received: Received, now: int) -> Receipt:
+        table = self._routes.table(received.credential, received.allows)
+        refused = self.messages.feed(table, received.topics, received.payloads, now, received.client)
+        return build_receipt(received, refused)
+
+    def _bodies(self, now: int) -> list[tuple[RecordType, bytes]]:
+        readings, refusals = self.messages.take(now)
+        bodies = []
+        if len(readings):
+            bodies.append((RecordType.READINGS, encode_readings(readings)))
+        if refusals:
+            bodies.append((RecordType.QUARANTINE, encode_quarantine(refusals)))
+        return bodies
+
+    def _tick(self, now: int) -> tuple[RecordType, bytes]:
+        self._next_tick = self.turned_at + TICK_S
+        tick = encode(Tick(now, self._drained, dict(self.messages.counts)))
+        self._drained = True
+        return tick
+
+    def _submit(self, bodies: Sequence[tuple[RecordType, bytes]], receipts: Sequence[Receipt]) -> None:
+        self.submitted += 1
+
+        def then() -> None:
+            self.durable += 1
+            for receipt in receipts:
+                self.acknowledged_messages += self._poller.acknowledge(receipt)
+
+        self._committer.submit(Group(bodies, then))
+
+    async def _drain(self) -> None:
+        """Everything read is journaled and acknowledged; nothing new is read."""
+        self._submit([self._tick(time.time_ns() // 1000)], [])
+        while self.durable < self.submitted:
+            await asyncio.sleep(self._config.wire.poll_ms / 1000)
+        self._poller.flush()

@@ -1,0 +1,246 @@
+"""Hot files: one small Parquet file a second, main and late apart, named by the journal range they hold.
+
+Owns lake/hot: names, the order of the two files of a range, recovery, and when a sealed file may go.
+Knows nothing of Delta (storage.sealed) or of why a reading is late.
+
+The main file of a range is its mark of completion: it is renamed into place after the late file, says how
+many late rows belong to it, and is written even when it has no row of its own.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import threading
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from storage.batch import I64, US_PER_S, ReadingBatch, stable_order
+from storage.fsync import fsync_dir, fsync_file
+from storage.schema import (
+    LATE,
+    META_LATE_ROWS,
+    READINGS,
+    ROW_GROUP_HOT,
+    reading_options,
+    to_arrow,
+    with_metadata,
+)
+
+US_PER_HOUR = 3600 * US_PER_S
+DROP_SLACK_S = 60.0
+"""Kept beyond the grace: a query that began in the last instant of its session may still be reading."""
+
+_NAME = re.compile(r"(\d{20})-(\d{20})-(-?\d+)-(-?\d+)\.parquet")
+
+
+@dataclass(frozen=True, slots=True)
+class HotFile:
+    """One hot file. Its rows come from journal records first … last (both included).
+
+    hour_min, hour_max  event-time hours since 1970 UTC of its rows; min > max where it has no row
+    rows                number of rows; -1 where only the name was read
+    """
+
+    path: Path
+    first: int
+    last: int
+    rows: int
+    hour_min: int
+    hour_max: int
+    late: bool
+
+
+def hot_dir(root: Path, late: bool) -> Path:
+    """The folder of main or of late hot files below the data folder."""
+    return root / "lake" / "hot" / ("late" if late else "main")
+
+
+def list_hot(root: Path, late: bool) -> list[HotFile]:
+    """Hot files by first journal seq, from their names alone; files with other names are left out."""
+    found: list[HotFile] = []
+    folder = hot_dir(root, late)
+    for entry in os.scandir(folder) if folder.exists() else ():
+        if name := _NAME.fullmatch(entry.name):
+            first, last, hour_min, hour_max = (int(part) for part in name.groups())
+            found.append(HotFile(Path(entry.path), first, last, -1, hour_min, hour_max, late))
+    return sorted(found, key=lambda f: (f.first, f.last))
+
+
+def _hours(time: I64) -> tuple[int, int]:
+    if len(time) == 0:
+        return 1, 0
+    return int(time.min()) // US_PER_HOUR, int(time.max()) // US_PER_HOUR
+
+
+def _readable(path: Path) -> tuple[int, int] | None:
+    """(rows, late rows it vouches for) of a whole hot file, None of a torn one.
+
+    Reads every page and its checksum: after a power cut a footer can stand over pages that never
+    reached the disk.
+    """
+    try:
+        with pq.ParquetFile(path, page_checksum_verification=True) as file:
+            for group in range(file.num_row_groups):
+                file.read_row_group(group, use_threads=False)
+            late_rows = int((file.metadata.metadata or {}).get(META_LATE_ROWS, b"0"))
+            return file.metadata.num_rows, late_rows
+    except (pa.ArrowException, OSError, ValueError):
+        return None
+
+
+class HotTier:
+    """Writes, recovers and drops hot files. ``write`` and ``sync`` belong to the judge's thread;
+    ``pending`` and ``drop`` may be called from the sealer's.
+
+    root        the data folder
+    rules_hash  of the rules in force, kept in each file's metadata
+    """
+
+    def __init__(self, root: Path, rules_hash: str = "") -> None:
+        self.root = root
+        self.rules_hash = rules_hash
+        self._main = hot_dir(root, late=False)
+        self._late = hot_dir(root, late=True)
+        # Inside hot/, so on the same file system, and out of sight of the readers' globs.
+        self._tmp = root / "lake" / "hot" / "tmp"
+        for folder in (self._main, self._late, self._tmp):
+            folder.mkdir(parents=True, exist_ok=True)
+        for folder in (root / "lake" / "hot", root / "lake", root):
+            fsync_dir(folder)
+        self._lock = threading.Lock()
+        self._files: dict[Path, HotFile] = {}
+        self._unsynced: list[Path] = []
+        self._sealed_since: dict[Path, float] = {}
+
+    def write(self, first_seq: int, last_seq: int, main: ReadingBatch, late: ReadingBatch) -> None:
+        """Make the readings of journal records first_seq … last_seq visible. Nothing is written for no row.
+
+        Not durable until ``sync``: after a power cut the journal brings back what is missing. Raises
+        OSError or pyarrow.ArrowException; the range then counts as not written.
+        """
+        if len(main) == 0 and len(late) == 0:
+            return
+        if len(late):
+            self._write_one(first_seq, last_seq, late, late=True, late_rows=0)
+        self._write_one(first_seq, last_seq, main, late=False, late_rows=len(late))
+
+    def _write_one(self, first: int, last: int, batch: ReadingBatch, *, late: bool, late_rows: int) -> None:
+        hour_min, hour_max = _hours(batch.time)
+        name = f"{first:020d}-{last:020d}-{hour_min}-{hour_max}.parquet"
+        tmp = self._tmp / f"{'late' if late else 'main'}-{name}"
+        final = (self._late if late else self._main) / name
+        schema = with_metadata(
+            LATE if late else READINGS, self.rules_hash, {META_LATE_ROWS: str(late_rows).encode()}
+        )
+        table = to_arrow(batch.take(stable_order(batch.point)), late)
+        with pq.ParquetWriter(tmp, schema, **reading_options(schema)) as writer:
+            writer.write_table(table.replace_schema_metadata(schema.metadata), row_group_size=ROW_GROUP_HOT)
+        os.replace(tmp, final)
+        with self._lock:
+            self._files[final] = HotFile(final, first, last, len(batch), hour_min, hour_max, late)
+            self._unsynced.append(final)
+
+    def recover(self, sealed_main_seq: int, sealed_late_seq: int) -> int:
+        """Adopt what a former run left; returns H, the highest journal seq whose rows stand in the lake.
+
+        Rows of records ≤ H must not be written again; rows above H are nowhere. A range is whole when its
+        main file is, and the late file it vouches for is whole too or sealed. The first torn range and
+        all after it are removed, so that what is adopted has no hole. Call once, before ``write``.
+        """
+        for leftover in self._tmp.iterdir():
+            leftover.unlink()
+        late = {(f.first, f.last): f for f in list_hot(self.root, late=True)}
+        whole_until = sealed_main_seq
+        torn: list[Path] = []
+        for main in list_hot(self.root, late=False):
+            if main.last <= sealed_main_seq:
+                self._files[main.path] = main
+            elif not torn and self._adopt_range(main, late.get((main.first, main.last)), sealed_late_seq):
+                whole_until = main.last
+            else:
+                torn.append(main.path)
+        for left in late.values():
+            if left.last <= sealed_late_seq:
+                self._files.setdefault(left.path, left)
+            elif left.path not in self._files:
+                torn.append(left.path)
+        self._remove(torn)
+        return whole_until
+
+    def _adopt_range(self, main: HotFile, late: HotFile | None, sealed_late_seq: int) -> bool:
+        read = _readable(main.path)
+        if read is None:
+            return False
+        rows, late_rows = read
+        if late_rows and main.last > sealed_late_seq:
+            late_read = _readable(late.path) if late else None
+            if late is None or late_read is None or late_read[0] != late_rows:
+                return False
+            self._adopt(late, late_rows)
+        self._adopt(main, rows)
+        return True
+
+    def _adopt(self, file: HotFile, rows: int) -> None:
+        self._files[file.path] = HotFile(
+            file.path, file.first, file.last, rows, file.hour_min, file.hour_max, file.late
+        )
+        self._unsynced.append(file.path)
+
+    def _remove(self, paths: Iterable[Path]) -> None:
+        touched = set()
+        for path in paths:
+            path.unlink(missing_ok=True)
+            self._files.pop(path, None)
+            touched.add(path.parent)
+        for folder in touched:
+            fsync_dir(folder)
+
+    def sync(self) -> None:
+        """Put all files written or adopted since the last sync on disk, late before main.
+
+        Call before a snapshot is saved: the snapshot presumes these rows. Raises OSError; the files then
+        count as not written and a restart must decide.
+        """
+        with self._lock:
+            paths, self._unsynced = self._unsynced, []
+        for path in paths:
+            # A file may be gone: sealed, on disk there, and dropped since.
+            if path.exists():
+                fsync_file(path)
+        for folder in (self._late, self._main):
+            fsync_dir(folder)
+
+    def pending(self, above_seq: int) -> list[HotFile]:
+        """Main and late files that hold rows above ``above_seq``, by first seq."""
+        with self._lock:
+            files = [f for f in self._files.values() if f.last > above_seq]
+        return sorted(files, key=lambda f: (f.first, f.late))
+
+    def drop(self, upto_main: int, upto_late: int, grace_s: float, now: float) -> int:
+        """Delete files that were first seen sealed (last ≤ upto) more than ``grace_s`` ago; returns how many.
+
+        The age counts from the seal, not from the file: until then every query named the file. ``now`` is
+        any clock in seconds that does not jump (time.monotonic()); a restart begins the grace anew.
+        """
+        with self._lock:
+            gone = []
+            for path, file in self._files.items():
+                if file.last <= (upto_late if file.late else upto_main):
+                    since = self._sealed_since.setdefault(path, now)
+                    if now - since > grace_s + DROP_SLACK_S:
+                        gone.append(path)
+            for path in gone:
+                path.unlink(missing_ok=True)
+                del self._files[path], self._sealed_since[path]
+        return len(gone)
+
+
+def hours_since_1970(time: I64) -> I64:
+    """Event-time hours since 1970 UTC of times in µs; rounds down, also before 1970."""
+    return np.floor_divide(time, US_PER_HOUR)

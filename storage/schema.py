@@ -1,0 +1,196 @@
+"""The shape of every Parquet file of the lake: columns, types, encodings, and the words in its metadata.
+
+Owns the Arrow schemas and the way a ReadingBatch becomes rows on disk. Knows no paths and opens no file;
+storage/FORMAT.lake.md says the same for people.
+
+Types are those that Delta, DuckDB, Polars and Spark read alike: Delta has no unsigned numbers, so flags
+are int8 and the check bits int32.
+"""
+
+from __future__ import annotations
+
+import inspect
+from typing import Any, Final
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from storage.batch import ReadingBatch
+
+FORMAT_VERSION: Final = 1
+META_FORMAT: Final = b"yuzui.format"
+META_RULES: Final = b"yuzui.rules"
+META_LATE_ROWS: Final = b"yuzui.late_rows"
+META_REPLACES: Final = b"yuzui.replaces"
+
+TIME: Final = pa.timestamp("us", tz="UTC")
+SCORE_STEPS: Final = 32
+"""Scores are kept to 1/32: full precision would cost 3.5 bytes a reading and nobody reads the difference."""
+SCORE_MIN: Final = 0.5
+"""Below half of the alarm line a score says nothing and is NULL."""
+
+READINGS: Final = pa.schema(
+    [
+        pa.field("point", pa.int32(), nullable=False),
+        pa.field("time", TIME, nullable=False),
+        pa.field("lag_ms", pa.int32()),
+        pa.field("value", pa.float64()),
+        pa.field("device_flag", pa.int8(), nullable=False),
+        pa.field("flag", pa.int8(), nullable=False),
+        pa.field("checks", pa.int32(), nullable=False),
+        pa.field("score", pa.float32()),
+    ]
+)
+LATE: Final = READINGS.append(pa.field("pos", pa.int64(), nullable=False))
+PARTITIONS: Final = pa.schema([pa.field("date", pa.date32()), pa.field("hour", pa.int32())])
+
+REGISTRY: Final = pa.schema(
+    [
+        pa.field("point_id", pa.string(), nullable=False),
+        pa.field("name", pa.string()),
+        pa.field("kind", pa.string(), nullable=False),
+        pa.field("unit", pa.string()),
+        pa.field("district", pa.string()),
+        pa.field("source", pa.string(), nullable=False),
+        pa.field("device_id", pa.string()),
+        pa.field("gateway_id", pa.string()),
+        pa.field("topic", pa.string()),
+        pa.field("lon", pa.float64()),
+        pa.field("lat", pa.float64()),
+        pa.field("interval_s", pa.float64()),
+        pa.field("time_from", pa.string()),
+        pa.field("range_min", pa.float64()),
+        pa.field("range_max", pa.float64()),
+        pa.field("level_blue", pa.float64()),
+        pa.field("level_yellow", pa.float64()),
+        pa.field("level_orange", pa.float64()),
+        pa.field("level_red", pa.float64()),
+        pa.field("level_gap", pa.float64()),
+        pa.field("upstream", pa.string()),
+    ]
+)
+"""What a registry must bring for each point; ``upstream`` is a point_id, ``time_from`` device or receive."""
+
+POINTS: Final = pa.schema(
+    [
+        pa.field("point", pa.int32(), nullable=False),
+        *REGISTRY,
+        pa.field("valid_from", TIME, nullable=False),
+        pa.field("valid_to", TIME, nullable=False),
+        pa.field("retired", pa.bool_(), nullable=False),
+        pa.field("generation", pa.int32(), nullable=False),
+    ]
+)
+
+QUARANTINE: Final = pa.schema(
+    [
+        pa.field("id", pa.int64(), nullable=False),
+        pa.field("received_at", TIME, nullable=False),
+        pa.field("source", pa.string()),
+        pa.field("topic", pa.string()),
+        pa.field("reason", pa.string(), nullable=False),
+        pa.field("detail", pa.string()),
+        pa.field("raw", pa.binary()),
+        pa.field("point_id", pa.string()),
+        pa.field("client", pa.string()),
+    ]
+)
+"""``id`` is journal seq << 24 | row: the same refusal has it after every replay."""
+
+ALERTS: Final = pa.schema(
+    [
+        pa.field("id", pa.string(), nullable=False),
+        pa.field("revision", pa.int32(), nullable=False),
+        pa.field("type", pa.string(), nullable=False),  # firing | updated | resolved
+        pa.field("rule", pa.string(), nullable=False),
+        pa.field("class", pa.string(), nullable=False),  # event | fault
+        pa.field("severity", pa.int32(), nullable=False),
+        pa.field("point_id", pa.string()),
+        pa.field("gateway_id", pa.string()),
+        pa.field("kind", pa.string()),
+        pa.field("district", pa.string()),
+        pa.field("onset", TIME, nullable=False),
+        pa.field("at", TIME, nullable=False),  # event time of this revision
+        pa.field("recorded_at", TIME, nullable=False),
+        pa.field("value", pa.float64()),
+        pa.field("level", pa.float64()),
+        pa.field("peak", pa.float64()),
+        pa.field("unit", pa.string()),
+        pa.field("summary_zh", pa.string()),
+        pa.field("summary_en", pa.string()),
+        pa.field("replay", pa.bool_(), nullable=False),
+        pa.field("drill", pa.bool_(), nullable=False),
+    ]
+)
+
+EMPTY: Final = {
+    "readings": READINGS,
+    "late": LATE,
+    "points": POINTS,
+    "alerts": ALERTS,
+    "quarantine": QUARANTINE,
+}
+"""One file without rows of each: a list of files for a query is then never empty."""
+
+ROW_GROUP_SEALED: Final = 122_880
+"""DuckDB's own vector block: one of its threads takes one row group."""
+ROW_GROUP_HOT: Final = 32_768
+PAGE_ROWS_MAX: Final = 4096
+_DICTIONARY: Final = ("lag_ms", "value", "device_flag", "flag", "checks", "score")
+_DELTA: Final = ("point", "time", "pos")
+_HAS_PAGE_ROWS: Final = "max_rows_per_page" in inspect.signature(pq.ParquetWriter.__init__).parameters
+
+
+def reading_options(schema: pa.Schema) -> dict[str, Any]:
+    """How readings are encoded, as arguments for ``pyarrow.parquet.ParquetWriter``.
+
+    Real sensors are quantised, so a dictionary halves ``value`` against byte-stream-split. Page checksums
+    are on because neither DuckDB nor Polars would otherwise notice a flipped bit.
+    """
+    options: dict[str, Any] = {
+        "compression": "zstd",
+        "compression_level": 1,
+        "use_dictionary": [n for n in _DICTIONARY if n in schema.names],
+        "column_encoding": {n: "DELTA_BINARY_PACKED" for n in _DELTA if n in schema.names},
+        "write_page_checksum": True,
+    }
+    if _HAS_PAGE_ROWS:
+        options["max_rows_per_page"] = PAGE_ROWS_MAX
+    return options
+
+
+def with_metadata(
+    schema: pa.Schema, rules_hash: str = "", extra: dict[bytes, bytes] | None = None
+) -> pa.Schema:
+    """``schema`` whose files will carry the format version, the rules hash and ``extra``."""
+    words = {META_FORMAT: str(FORMAT_VERSION).encode(), META_RULES: rules_hash.encode()}
+    return schema.with_metadata(words | (extra or {}))
+
+
+def to_arrow(batch: ReadingBatch, late: bool) -> pa.Table:
+    """The rows of ``batch`` in their order as READINGS, or as LATE (with ``pos``).
+
+    NaN becomes NULL. ``lag_ms`` is received_at − time rounded down; beyond int32 (24.8 days) it is NULL,
+    and so is ``received_at`` in queries. A score below 0.5 or NaN is NULL, others are rounded to 1/32.
+    """
+    lag = (batch.received_at - batch.time) // 1000
+    limits = np.iinfo(np.int32)
+    lag_off = (lag < limits.min) | (lag > limits.max)
+    lag_ms = np.clip(lag, limits.min, limits.max).astype(np.int32)
+    columns = [
+        pa.array(batch.point, pa.int32()),
+        pa.array(batch.time, TIME),
+        pa.array(lag_ms, mask=lag_off if lag_off.any() else None),
+        pa.array(batch.value, pa.float64(), from_pandas=True),
+        pa.array(batch.device_flag.astype(np.int8)),
+        pa.array(batch.flag.astype(np.int8)),
+        pa.array(batch.checks.astype(np.int32)),
+        pa.array(
+            (np.rint(batch.score * np.float32(SCORE_STEPS)) / np.float32(SCORE_STEPS)).astype(np.float32),
+            mask=~(batch.score >= SCORE_MIN),
+        ),
+    ]
+    if late:
+        columns.append(pa.array(batch.pos, pa.int64()))
+    return pa.Table.from_arrays(columns, schema=LATE if late else READINGS)

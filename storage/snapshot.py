@@ -1,0 +1,183 @@
+"""State on disk: named arrays and a little JSON, at one position of the journal.
+
+Owns the snapshot files of a folder and their bytes. Knows nothing of what the arrays mean. A snapshot is
+a shortcut, never the truth: without one the journal is read from its beginning. FORMAT.md has every byte.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import re
+import struct
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final
+
+import numpy as np
+import numpy.typing as npt
+import orjson
+from crc32c import crc32c
+
+from storage.fsync import fsync_dir
+
+log = logging.getLogger(__name__)
+
+MAGIC: Final = b"YUZUIS"
+VERSION: Final = 1
+HEAD = struct.Struct("<6sHQQQ")
+"""magic, version, seq, bytes of the JSON part, bytes of the whole file."""
+CRC = struct.Struct("<I")
+ALIGN: Final = 64
+"""Arrays begin on borders of this many bytes, a cache line, counted from the start of the file."""
+KEEP: Final = 2
+"""The newest, and one to fall back on should the newest not be readable."""
+KINDS: Final = frozenset("biufSUmM")
+"""numpy kinds whose bytes mean the same in another process: no objects, no records of fields."""
+
+Array = npt.NDArray[Any]
+
+_NAME = re.compile(r"(\d{20})\.snapshot")
+
+
+class SnapshotError(Exception):
+    """A snapshot that cannot be used: damaged, or of a later version."""
+
+
+class SnapshotNewer(SnapshotError):  # noqa: N818 - says what happened
+    """Written by a later version, which must read it; it is left as it is."""
+
+
+@dataclass(slots=True)
+class Snapshot:
+    """State after every journal record up to ``seq``. The arrays may be written to: they are the caller's."""
+
+    seq: int
+    arrays: dict[str, Array]
+    meta: dict[str, Any]
+
+
+def snapshot_path(folder: Path, seq: int) -> Path:
+    """Where the snapshot at ``seq`` stands."""
+    return folder / f"{seq:020d}.snapshot"
+
+
+def list_snapshots(folder: Path) -> list[tuple[int, Path]]:
+    """(seq, path) of the snapshots of a folder, oldest first; those set aside as bad are not among them.
+
+    The journal is still needed from the oldest one's seq + 1: cut no further.
+    """
+    try:
+        names = os.listdir(folder)
+    except FileNotFoundError:
+        return []
+    found = (_NAME.fullmatch(name) for name in names)
+    return sorted((int(match[1]), folder / match[0]) for match in found if match)
+
+
+def save(folder: Path, seq: int, arrays: Mapping[str, Array], meta: Mapping[str, Any]) -> Path:
+    """Write a snapshot, on disk when this returns, then remove all but the newest KEEP.
+
+    The arrays, of any shape and of a kind in KINDS, must not change meanwhile. ``meta`` is JSON (a NaN
+    in it comes back as None). Raises TypeError for what cannot be written, OSError; nothing then changed.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    final = snapshot_path(folder, seq)
+    tmp = final.with_suffix(".tmp")
+    buffers = _layout(seq, arrays, meta)
+    try:
+        with tmp.open("wb", buffering=0) as file:
+            for buffer in buffers:
+                _write_all(file.fileno(), buffer)
+            os.fsync(file.fileno())
+        os.replace(tmp, final)
+        fsync_dir(folder)
+    except BaseException:
+        tmp.unlink(missing_ok=True)
+        raise
+    for _, old in list_snapshots(folder)[:-KEEP]:
+        old.unlink(missing_ok=True)
+    return final
+
+
+def load_newest(folder: Path) -> Snapshot | None:
+    """The newest readable snapshot, None where there is none.
+
+    One that is damaged is renamed to end in ``.bad``, logged, and the one before it is tried. Raises
+    SnapshotNewer, OSError.
+    """
+    for _, path in reversed(list_snapshots(folder)):
+        try:
+            return load(path)
+        except SnapshotNewer:
+            raise
+        except SnapshotError as error:
+            bad = path.with_name(path.name + ".bad")
+            os.replace(path, bad)
+            log.error("%s; set aside as %s, an older snapshot is tried", error, bad.name)
+    return None
+
+
+def load(path: Path) -> Snapshot:
+    """Read and check one snapshot file. Raises SnapshotError, SnapshotNewer, OSError."""
+    whole = np.fromfile(path, np.uint8)
+    if len(whole) < HEAD.size + CRC.size:
+        raise SnapshotError(f"{path} is cut short: {len(whole)} bytes")
+    magic, version, seq, json_bytes, file_bytes = HEAD.unpack_from(whole.data)
+    if magic != MAGIC:
+        raise SnapshotError(f"{path} is no snapshot")
+    if file_bytes != len(whole):
+        raise SnapshotError(f"{path} has {len(whole)} bytes of {file_bytes}")
+    if crc32c(whole[: -CRC.size]) != CRC.unpack_from(whole.data, len(whole) - CRC.size)[0]:
+        raise SnapshotError(f"{path} is damaged: its checksum does not fit")
+    if version != VERSION:
+        raise SnapshotNewer(f"{path} has format {version}; this version reads {VERSION}")
+    described = orjson.loads(whole[HEAD.size : HEAD.size + json_bytes].tobytes())
+    arrays: dict[str, Array] = {}
+    for name, dtype, shape, offset, size in described["arrays"]:
+        arrays[name] = whole[offset : offset + size].view(np.dtype(dtype)).reshape(shape)
+    return Snapshot(int(seq), arrays, described["meta"])
+
+
+def _layout(seq: int, arrays: Mapping[str, Array], meta: Mapping[str, Any]) -> list[bytes | Array]:
+    """The buffers of the file in order: head and JSON, then padding and bytes of each array, the checksum."""
+    plain = {name: np.ascontiguousarray(array) for name, array in arrays.items()}
+    for name, array in plain.items():
+        if array.dtype.kind not in KINDS or not array.dtype.isnative:
+            raise TypeError(f"array {name} of type {array.dtype} cannot be kept in a snapshot")
+    # Offsets stand in the JSON and depend on its length: leave room for the longest they can get.
+    room = len(_describe(plain, arrays, meta, 1 << 62)) + ALIGN
+    start = -(-(HEAD.size + room) // ALIGN) * ALIGN
+    text = _describe(plain, arrays, meta, start)
+    text = text.ljust(start - HEAD.size)
+    buffers: list[bytes | Array] = []
+    end = start
+    for array in plain.values():
+        gap = -end % ALIGN
+        buffers += (bytes(gap), array.reshape(-1).view(np.uint8))
+        end += gap + array.nbytes
+    head = HEAD.pack(MAGIC, VERSION, seq, len(text), end + CRC.size)
+    buffers.insert(0, head + text)
+    crc = 0
+    for buffer in buffers:
+        crc = crc32c(buffer, crc)
+    return [*buffers, CRC.pack(crc)]
+
+
+def _describe(
+    plain: Mapping[str, Array], given: Mapping[str, Array], meta: Mapping[str, Any], start: int
+) -> bytes:
+    rows = []
+    end = start
+    for name, array in plain.items():
+        end += -end % ALIGN
+        rows.append([name, array.dtype.str, list(given[name].shape), end, array.nbytes])
+        end += array.nbytes
+    return orjson.dumps({"meta": dict(meta), "arrays": rows}, option=orjson.OPT_SERIALIZE_NUMPY)
+
+
+def _write_all(fd: int, buffer: bytes | Array) -> None:
+    left = memoryview(buffer) if isinstance(buffer, bytes) else buffer.data
+    while left:
+        left = left[os.write(fd, left) :]

@@ -3,7 +3,14 @@
 Owns the open episodes, the identity of alerts and the transition table. Knows nothing of wording, targets
 or files. Only rows at which something changes are looked at one by one; all others pass as arrays.
 
-{diagram}
+    normal     --crossed----> pending
+    pending    --confirmed--> firing      gives alert.firing
+    pending    --back-------> normal
+    firing     --stepped----> firing      gives alert.updated
+    firing     --back-------> recovering
+    recovering --crossed----> firing
+    recovering --stepped----> recovering  gives alert.updated
+    recovering --cleared----> normal      gives alert.resolved
 
 ``crossed`` and ``back``: a reading in a class above 0, or in class 0. ``confirmed``, ``cleared``: that many
 readings in a row (confirm_readings) at or above the lowest level, or below it. ``stepped``: the same for
@@ -13,22 +20,23 @@ too many is better than one too few; who wants spikes to wait asks for confirm_r
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass, field
 from enum import IntEnum, StrEnum
-from hashlib import blake2b
 from typing import Any, Final
 
 import numpy as np
 
-from anomaly.checks.rows import Index, Rows, last_rows
+from anomaly.alerts.event import FIRING, LEVELS, RESOLVED, UPDATED, Subject, alert_id
+from anomaly.alerts.event import AlertEvent as AlertEvent
+from anomaly.checks import row_rules
+from anomaly.checks.rows import Index, Rows
 from anomaly.limits import Limits
 from anomaly.state import State
-from storage.batch import F64, I64, U8, Bool
+from storage.batch import F64, I32, I64, U8, Bool
 
 HISTORY_MAX: Final = 16
 """Entries of an alert's course kept: its first and the newest fifteen. Bounds the notification's bytes."""
-LEVELS_MAX: Final = 4
 
 
 class Phase(IntEnum):
@@ -50,10 +58,6 @@ class Signal(StrEnum):
     CLEARED = "cleared"
 
 
-FIRING: Final = "alert.firing"
-UPDATED: Final = "alert.updated"
-RESOLVED: Final = "alert.resolved"
-
 TRANSITIONS: Final[dict[tuple[Phase, Signal], tuple[Phase, str | None]]] = {
     (Phase.NORMAL, Signal.CROSSED): (Phase.PENDING, None),
     (Phase.PENDING, Signal.CONFIRMED): (Phase.FIRING, FIRING),
@@ -72,7 +76,8 @@ def diagram() -> str:
     lines = []
     for (phase, signal), (after, event) in TRANSITIONS.items():
         gives = f"  gives {event}" if event else ""
-        lines.append(f"    {phase.name.lower():<10} --{signal.value + '--':-<11}> {after.name.lower():<10}{gives}".rstrip())
+        move = f"{phase.name.lower():<10} --{signal.value:-<11}> {after.name.lower():<10}"
+        lines.append(f"    {move}{gives}".rstrip())
     return "\n".join(lines)
 
 
@@ -81,18 +86,20 @@ class Rule:
     """A kind of episode.
 
     alert_class  event: the city; fault: our view of it
-    severity     of each class, 0 … 4
+    severity     of each class
+    confirms     waits for the kind's confirm_readings; else the first reading decides
     """
 
     name: str
     alert_class: str
     severity: tuple[int, ...]
+    confirms: bool = False
 
 
 RULES: Final = {
     rule.name: rule
     for rule in (
-        Rule("level", "event", (0, 1, 2, 3, 4)),
+        Rule("level", "event", (0, 1, 2, 3, 4), confirms=True),
         # Faults page low: nobody drowns in a dead sensor. An outage blinds many eyes at once.
         Rule("stuck", "fault", (0, 1)),
         Rule("dead", "fault", (0, 1)),
@@ -101,51 +108,13 @@ RULES: Final = {
 }
 
 
-@dataclass(frozen=True, slots=True)
-class AlertEvent:
-    """One step in the course of one alert. Times are µs since 1970 UTC; NaN is no number.
-
-    revision   1, 2, 3 … of this id
-    severity   worst of the course so far, 1-4; level the class now, 0 once it is over
-    value      what was read when it happened; outage: how many points are dead
-    limit      of the level now (of the worst, once it is over)
-    notify     False: recorded, but pages nobody
-    history    (at, level, value) of the course, bounded
-    """
-
-    id: str
-    revision: int
-    type: str
-    rule: str
-    alert_class: str
-    severity: int
-    level: int
-    point: int
-    point_id: str
-    gateway_id: str
-    name: str
-    kind: str
-    title_zh: str
-    title_en: str
-    district: str
-    lon: float
-    lat: float
-    unit: str
-    onset: int
-    at: int
-    recorded_at: int
-    value: float
-    limit: float
-    peak: float
-    notify: bool
-    replay: bool
-    drill: bool
-    history: tuple[tuple[int, int, float], ...]
-
-
 @dataclass(slots=True)
 class Episode:
-    """An open episode. ``counts`` per level: readings in a row at or above it (> 0), or below it (< 0)."""
+    """An open episode.
+
+    counts  per level: readings in a row that speak for entering it, or for leaving it once entered
+    told    the level last notified, 0 for none
+    """
 
     rule: str
     subject: int
@@ -154,76 +123,66 @@ class Episode:
     level: int = 0
     worst: int = 0
     revision: int = 0
-    told: bool = False
-    counts: list[int] = field(default_factory=lambda: [0] * LEVELS_MAX)
+    told: int = 0
+    counts: list[int] = field(default_factory=lambda: [0] * LEVELS)
     history: list[tuple[int, int, float]] = field(default_factory=list)
-
-
-@dataclass(frozen=True, slots=True)
-class Step:
-    """What an episode did: the numbers of an AlertEvent, without what the registry knows of its subject."""
-
-    row: int
-    id: str
-    type: str
-    rule: str
-    subject: int
-    revision: int
-    severity: int
-    level: int
-    worst: int
-    onset: int
-    at: int
-    value: float
-    peak: float
-    notify: bool
-    history: tuple[tuple[int, int, float], ...]
 
 
 @dataclass(slots=True)
 class Course:
-    """The rows a rule looks at: those of points whose episode may have something to say.
+    """The rows of points whose episode may have something to say, grouped by point.
 
-    height  value as its rule sees it: the higher the worse
+    height  value as the rule sees it: the higher the worse
+    fresh   not too old for paging when it came
     row     position in the batch, for the order of events
+    begin   first row of the run looked at
     """
 
     rule: Rule
-    point: Index
+    point: I32
     time: I64
     value: F64
     height: F64
     fresh: Bool
     row: Index
+    begin: int = 0
 
 
-def alert_id(rule: str, subject: str, onset: int) -> str:
-    """The identity of an alert, 16 hex digits: the same after a restart and after any replay.
-
-    ``subject`` is a point_id or gateway_id, ``onset`` µs since 1970 UTC.
-    """
-    return blake2b(f"{rule}\n{subject}\n{onset}".encode(), digest_size=8).hexdigest()
+Found = list[tuple[int, AlertEvent]]
+"""Events with the batch row that caused them."""
 
 
 class Episodes:
-    """All open episodes of one engine. ``name_of`` gives the stable id of (rule, subject number)."""
+    """All open episodes of one engine. ``subject_of`` describes (rule, number of point or gateway)."""
 
-    def __init__(self, state: State, limits: Limits, name_of: Callable[[str, int], str]) -> None:
+    def __init__(
+        self,
+        state: State,
+        limits: Limits,
+        subject_of: Callable[[str, int], Subject],
+        *,
+        replay: bool = False,
+        drill: bool = False,
+    ) -> None:
         self._state = state
         self._limits = limits
-        self._name_of = name_of
+        self._subject_of = subject_of
+        self._replay = replay
+        self._drill = drill
+        self.recorded_at = 0
         self.open: dict[tuple[str, int], Episode] = {}
 
-    def follow(self, rule: Rule, rows: Rows, classes: U8, fresh: Callable[[Index], Bool], order: Index) -> list[Step]:
-        """The steps that readings cause.
+    def follow(
+        self, rule: Rule, rows: Rows, classes: U8, fresh: Callable[[Index], Bool], order: Index
+    ) -> Found:
+        """The events that readings cause.
 
         classes  uint8[rows]: what the rule's check said
         fresh    positions in ``rows`` to bool: not too old for paging when it came
         order    intp[rows]: position in the batch of each row
         """
-        state, name = self._state, rule.name
         points = rows.point[rows.first]
-        concerned = np.not_equal(state[f"{name}_phase"][points], Phase.NORMAL)
+        concerned = self._state[f"{rule.name}_phase"][points] != Phase.NORMAL
         if classes.any():
             concerned |= np.logical_or.reduceat(classes != 0, rows.first)
         concerned &= self._limits["alert"][points]
@@ -231,32 +190,183 @@ class Episodes:
             return []
         lengths = np.diff(rows.first, append=len(rows))
         index = np.flatnonzero(np.repeat(concerned, lengths))
-        point = rows.point[index]
-        height = rows.value[index] * self._limits["sign"][point]
-        course = Course(rule, point, rows.time[index], rows.value[index], height, fresh(index), order[index])
-        return self._runs(course, classes[index])
+        point, value = rows.point[index], rows.value[index]
+        height = value * self._limits["sign"][point]
+        return self._runs(
+            Course(rule, point, rows.time[index], value, height, fresh(index), order[index]), classes[index]
+        )
 
-    def _runs(self, course: Course, classes: U8) -> list[Step]:
-        """Cut the course where point or class changes; look only at runs that may say something new."""
+    def _runs(self, course: Course, classes: U8) -> Found:
+        """Cut the course where point or class changes, and look only at runs that may say something new."""
         name, point = course.rule.name, course.point
-        change = np.ones(len(point), np.bool_)
-        change[1:] = (point[1:] != point[:-1]) | (classes[1:] != classes[:-1])
-        begin = np.flatnonzero(change)
+        begin = np.flatnonzero(np.append(True, (point[1:] != point[:-1]) | (classes[1:] != classes[:-1])))
         end = np.append(begin[1:], len(point))
-        of = point[begin]
+        of, cls = point[begin], classes[begin]
         worst = np.maximum.reduceat(course.height, begin)
+        again = of[1:] == of[:-1]
+        quiet = ~(np.append(False, again) | np.append(again, False))
         steady = self._state[f"{name}_steady"][of]
-        alone = np.bincount(of - of.min())[of - of.min()] == 1
-        quiet = alone & (steady != 0) & (steady == classes[begin])
+        quiet &= (steady != 0) & (steady == cls)
         peak = self._state[f"{name}_peak"]
         peak[of[quiet]] = np.maximum(peak[of[quiet]], worst[quiet])
-        steps: list[Step] = []
-        for i in np.flatnonzero(~quiet).tolist():
-            self._run(course, int(classes[begin[i]]), int(begin[i]), int(end[i]), float(worst[i]), steps)
-        for p in point[last_rows(point)][: None if steps else 0].tolist():
-            self._settle(name, p)
-        return steps
+        found: Found = []
+        loud = np.flatnonzero(~quiet)
+        for c, b, e in zip(cls[loud].tolist(), begin[loud].tolist(), end[loud].tolist(), strict=True):
+            self._run(course, c, b, e, found)
+        return found
 
-    def _run(self, course: Course, cls: int, begin: int, end: int, worst: float, steps: list[Step]) -> None:
-        """One point's rows ``begin`` … ``end`` of one class."""
-        raise NotImplementedError
+    def _run(self, course: Course, cls: int, begin: int, end: int, found: Found) -> None:
+        """One point's rows ``begin`` … ``end``, all of class ``cls``."""
+        key = (course.rule.name, int(course.point[begin]))
+        episode = self.open.get(key)
+        if episode is None:
+            if cls == 0:
+                return
+            episode = self.open[key] = Episode(*key, onset=int(course.time[begin]))
+        self._turn(episode, Signal.CROSSED if cls else Signal.BACK)
+        confirm = int(self._limits["confirm"][key[1]]) if course.rule.confirms else 1
+        course.begin = seen = begin
+        for offset, level in _levels(episode, cls, end - begin, confirm):
+            self._tell(course, episode, seen, begin + offset, found)
+            seen = begin + offset
+            self._step(course, episode, level, seen, found)
+        self._tell(course, episode, seen, end, found)
+        peak = self._state[f"{key[0]}_peak"]
+        peak[key[1]] = max(peak[key[1]], course.height[begin:end].max())
+        self._settle(episode, cls)
+
+    def _turn(self, episode: Episode, signal: Signal) -> str | None:
+        """Move along the table, or stay where it knows no such move; the event type of the move."""
+        episode.phase, event = TRANSITIONS.get((episode.phase, signal), (episode.phase, None))
+        return event
+
+    def _step(self, course: Course, episode: Episode, level: int, row: int, found: Found) -> None:
+        """The confirmed level became ``level`` at ``row``."""
+        signal = Signal.CLEARED if level == 0 else Signal.STEPPED if episode.level else Signal.CONFIRMED
+        episode.level = level
+        episode.worst = max(episode.worst, level)
+        event = self._turn(episode, signal)
+        assert event is not None
+        if event == RESOLVED:
+            # Who was told it began is told it ended, however old that is.
+            self._emit(course, episode, event, row, bool(episode.told), found)
+            return
+        notify = bool(course.fresh[row]) and (episode.phase is Phase.FIRING or bool(episode.told))
+        self._emit(course, episode, event if episode.told or not notify else FIRING, row, notify, found)
+
+    def _tell(self, course: Course, episode: Episode, begin: int, end: int, found: Found) -> None:
+        """A level reached too long ago to page for, but a fresh reading still stands in it: now it pages."""
+        if episode.phase is not Phase.FIRING or episode.told == episode.level:
+            return
+        fresh = course.fresh[begin:end]
+        if fresh.any():
+            row = begin + int(fresh.argmax())
+            self._emit(course, episode, UPDATED if episode.told else FIRING, row, True, found)
+
+    def _emit(
+        self, course: Course, episode: Episode, event: str, row: int, notify: bool, found: Found
+    ) -> None:
+        point = episode.subject
+        before = float(self._state[f"{episode.rule}_peak"][point])
+        highest = max(before, float(course.height[course.begin : row + 1].max()))
+        peak = highest * float(self._limits["sign"][point])
+        at, value = int(course.time[row]), float(course.value[row])
+        found.append((int(course.row[row]), self._event(episode, event, at, value, peak, notify)))
+
+    def _event(
+        self, episode: Episode, event: str, at: int, value: float, peak: float, notify: bool
+    ) -> AlertEvent:
+        rule, subject = RULES[episode.rule], self._subject_of(episode.rule, episode.subject)
+        episode.revision += 1
+        if notify:
+            episode.told = episode.level
+        episode.history.append((at, rule.severity[episode.level], value))
+        if len(episode.history) > HISTORY_MAX:
+            del episode.history[1]
+        limit = subject.levels[(episode.level or episode.worst) - 1] if rule.name == "level" else np.nan
+        return AlertEvent(
+            id=alert_id(rule.name, subject.point_id or subject.gateway_id, episode.onset),
+            revision=episode.revision,
+            type=event,
+            rule=rule.name,
+            alert_class=rule.alert_class,
+            severity=rule.severity[episode.worst],
+            severity_now=rule.severity[episode.level],
+            subject=subject,
+            onset=episode.onset,
+            at=at,
+            recorded_at=self.recorded_at,
+            value=value,
+            limit=float(limit),
+            peak=peak,
+            notify=notify,
+            replay=self._replay,
+            drill=self._drill,
+            history=tuple(episode.history),
+        )
+
+    def _settle(self, episode: Episode, cls: int) -> None:
+        """Keep as arrays what decides whether the point's next rows must be looked at."""
+        rule, point, state = episode.rule, episode.subject, self._state
+        said_all = episode.phase is Phase.FIRING and episode.level == episode.told == cls
+        state[f"{rule}_phase"][point] = episode.phase
+        state[f"{rule}_steady"][point] = cls if said_all else 0
+        if episode.phase is Phase.NORMAL:
+            state[f"{rule}_peak"][point] = -np.inf
+            del self.open[(rule, point)]
+
+    def begin(self, rule: Rule, subject: int, onset: int, at: int, value: float) -> AlertEvent:
+        """A condition found at a TICK rather than in a reading holds from now on."""
+        episode = self.open[(rule.name, subject)] = Episode(rule.name, subject, onset)
+        self._turn(episode, Signal.CROSSED)
+        episode.level = episode.worst = 1
+        event = self._turn(episode, Signal.CONFIRMED)
+        assert event is not None
+        return self._event(episode, event, at, value, np.nan, True)
+
+    def end(self, rule: Rule, subject: int, at: int, value: float) -> AlertEvent:
+        """An open episode is over, at a TICK."""
+        episode = self.open.pop((rule.name, subject))
+        self._turn(episode, Signal.BACK)
+        episode.level = 0
+        self._turn(episode, Signal.CLEARED)
+        if rule.name in row_rules():
+            self._state[f"{rule.name}_phase"][subject] = Phase.NORMAL
+            self._state[f"{rule.name}_steady"][subject] = 0
+            self._state[f"{rule.name}_peak"][subject] = -np.inf
+        return self._event(episode, RESOLVED, at, value, np.nan, bool(episode.told))
+
+    def snapshot(self) -> list[dict[str, Any]]:
+        """The open episodes, JSON-able."""
+        return [asdict(episode) for episode in self.open.values()]
+
+    def restore(self, saved: list[dict[str, Any]]) -> None:
+        """Take over what ``snapshot`` gave."""
+        self.open = {}
+        for one in saved:
+            # JSON has no NaN: what was missing comes back as null.
+            history = [(at, severity, np.nan if v is None else v) for at, severity, v in one["history"]]
+            episode = Episode(**{**one, "phase": Phase(one["phase"]), "history": history})
+            self.open[(episode.rule, episode.subject)] = episode
+
+
+def _levels(episode: Episode, cls: int, rows: int, confirm: int) -> Iterator[tuple[int, int]]:
+    """(offset, new level) of every confirmed change in a run of ``rows`` readings of one class.
+
+    The level rises to k at the ``confirm``-th reading in a row at or above k, and falls below k at the
+    ``confirm``-th in a row below it. In one run it only rises or only falls.
+    """
+    due: dict[int, int] = {}
+    for k in range(1, LEVELS + 1):
+        rises, had = k > episode.level, episode.counts[k - 1]
+        episode.counts[k - 1] = 0
+        if rises != (k <= cls):
+            continue
+        offset = max(confirm - had - 1, 0)
+        if offset >= rows:
+            episode.counts[k - 1] = had + rows
+        elif rises:
+            due[offset] = max(due.get(offset, 0), k)
+        else:
+            due[offset] = min(due.get(offset, k - 1), k - 1)
+    yield from sorted(due.items())

@@ -16,6 +16,7 @@ from anomaly.settings import CheckSettings, KindSettings
 from storage.batch import US_PER_S
 from storage.points import PointTable
 
+NO_SETTINGS = KindSettings.model_validate({})
 Limits = dict[str, npt.NDArray[Any]]
 
 NEVER_US = np.int64(1 << 60)
@@ -28,7 +29,7 @@ def limits_of(points: PointTable, kinds: Mapping[str, KindSettings], checks: Che
     Beside those: alert bool (may alert at all), confirm int64 (readings), expects bool (can be dead).
     A kind without settings has none of the limits a kind can give.
     """
-    settings = [kinds.get(name, KindSettings()) for name in points.kinds] or [KindSettings()]
+    settings = [kinds.get(name, NO_SETTINGS) for name in points.kinds] or [NO_SETTINGS]
 
     def by_kind(value: Callable[[KindSettings], float | bool | None], dtype: str) -> npt.NDArray[Any]:
         per_kind = [np.nan if (v := value(kind)) is None else v for kind in settings]

@@ -11,7 +11,7 @@ from typing import Final
 
 import numpy as np
 
-from anomaly.checks.rows import NO_TIME, Bool, Index, last_rows, segments, shifted
+from anomaly.checks.rows import Bool, Index, last_rows, segments, shifted
 from anomaly.state import State
 from storage.batch import F64, I32, I64, U8, RawBatch, stable_order
 
@@ -101,7 +101,7 @@ def _repeats(rows: Grouped, on_top: Index, before: I64, state: State) -> Bool:
     first = segments(point)[1]
     bits = rows.value.view(np.int64)[on_top]
     flag = rows.device_flag[on_top]
-    again = rows.time[on_top] == before[on_top]
+    again: Bool = rows.time[on_top] == before[on_top]
     again &= bits == shifted(bits, first, state["last_v"].view(np.int64)[point[first]])
     again &= flag == shifted(flag, first, state["last_flag"][point[first]])
     return again
@@ -118,8 +118,3 @@ def _keep(rows: Grouped, verdict: U8, top: Index, state: State) -> None:
         index = np.flatnonzero(verdict == MAIN)
         main = index[last_rows(rows.point[index])]
     state["last_received"][rows.point[main]] = rows.received_at[main]
-
-
-def never_heard(state: State) -> Bool:
-    """bool[points]: nothing of the point was ever main."""
-    return np.equal(state["last_t"], NO_TIME)

@@ -155,14 +155,15 @@ class Presence:
         ), gateway_t
 
     def _spoke_again(self, silences: absence.Silences, share: float) -> Bool:
-    X
+        """bool[gateways]: fewer than ``share`` of the expected points are still missing since the outage."""
         of, n = silences.gateway, silences.gateways
         since = self.out_since[of]
         spoke = silences.expected & (self._state["last_t"] > since)
         expected = np.bincount(of[silences.expected], minlength=n)
         missing = expected - np.bincount(of[spoke], minlength=n)
         abandoned = np.bincount(of[self._limits["expects"]], minlength=n) == 0
-        return (missing < share * expected) | abandoned
+        back: Bool = (missing < share * expected) | abandoned
+        return back
 
     def snapshot(self) -> dict[str, Any]:
         """JSON-able, by name of source and gateway: their numbers change with the registry."""

@@ -33,9 +33,13 @@ class KindSettings(Settings):
     flat_line_skip_zero: bool = False
     """A run of zeros is no fault (a rain gauge on a dry day)."""
     confirm_readings: int = Field(1, ge=1, le=100)
-    """Consecutive readings at or above a level before its alert fires."""
+    """Consecutive readings at or above a level before its alert fires, and below it before it is left.
+    2 makes a single spike wait; a reading that is suspect by its rate counts, for a real flood rises fast."""
     alert: bool = True
     """False: flags and check bits only, never an alert."""
+    title_zh: str | None = Field(None, max_length=40)
+    """What an alert calls the quantity when it is read aloud: 积水, 水位. Default: the kind's name."""
+    title_en: str | None = Field(None, max_length=40)
 
 
 class CheckSettings(Settings):
@@ -64,12 +68,14 @@ class WebhookSettings(Settings):
     secret: str | None = None
     """Signing secret (Standard Webhooks, `whsec_` + base64, or plain text). Write it as ${VAR}."""
     secret_file: str | None = None
+    """Instead: a file with one secret a line. While rotating it holds the new and the old one, and each
+    notification carries a signature of both."""
     severity_min: int = Field(1, ge=1, le=4)
     timeout_s: float = Field(15.0, gt=0, le=60)
     concurrency_max: int = Field(16, ge=1, le=256)
     """Calls in the air at once to this target; one alert's calls always go in order."""
     give_up_s: float = Field(86_400.0, gt=0)
-    """After this long without a 2xx a notification goes to the dead letters, from where it can be sent again."""
+    """After this long without a 2xx a notification goes to the dead letters. They can be sent again."""
     allow_link_local: bool = False
     """Link-local and metadata addresses are refused unless the URL names one exactly and this is true."""
 
@@ -78,6 +84,6 @@ class AlertSettings(Settings):
     """[alerts]: what is common to all alerts."""
 
     link: str | None = None
-    """Prefix of the link in a notification, for example https://map.example/alert/ ; the alert id is appended."""
+    """Prefix of the link in a notification, such as https://map.example/alert/ ; the alert id is appended."""
     heartbeat_s: int = Field(0, ge=0)
     """Send a heartbeat notification this often; 0 is never."""

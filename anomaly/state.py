@@ -11,7 +11,7 @@ from typing import Any, Final
 import numpy as np
 import numpy.typing as npt
 
-from anomaly.checks import all_checks
+from anomaly.checks import all_checks, row_rules
 from anomaly.checks.rows import BELIEVED, NO_TIME, Field
 
 ORDER_FIELDS: Final = (
@@ -23,15 +23,12 @@ ORDER_FIELDS: Final = (
 """last_t: newest time of the point in journal order, µs. last_v and last_flag: value and device flag last
 received for that time, so that an exact repeat is known. last_received: when its newest main reading came."""
 
-EPISODE_FIELDS: Final = tuple(
-    field
-    for rule in ("level", "stuck")
-    for field in (
-        Field(f"{rule}_phase", "u1", 0),
-        Field(f"{rule}_steady", "u1", 0),
-        Field(f"{rule}_peak", "f8", -np.inf),
-    )
-) + (Field("dead_phase", "u1", 0),)
+EPISODE_FIELDS: Final = (
+    *(Field(f"{rule}_phase", "u1", 0) for rule in row_rules()),
+    *(Field(f"{rule}_steady", "u1", 0) for rule in row_rules()),
+    *(Field(f"{rule}_peak", "f8", -np.inf) for rule in row_rules()),
+    Field("dead_phase", "u1", 0),
+)
 """phase: episodes.Phase. steady: the class in which the point's episode has nothing new to say, 0 where every
 row must be looked at. peak: worst value of the open episode, negated where falling."""
 
@@ -68,16 +65,17 @@ class State:
             saved = arrays.get(name)
             if saved is not None:
                 if saved.dtype != fresh.dtype or saved.shape[:-1] != field.lead or saved.shape[-1] > self.n:
-                    raise ValueError(
-                        f"state {name}: {saved.dtype}{saved.shape} was saved, {fresh.dtype}{fresh.shape} is kept"
-                    )
+                    was, kept = f"{saved.dtype}{saved.shape}", f"{fresh.dtype}{fresh.shape}"
+                    raise ValueError(f"state {name}: {was} was saved, {kept} is kept")
                 fresh[..., : saved.shape[-1]] = saved
             self._arrays[name] = fresh
 
     def grow(self, n: int) -> None:
         """Room for ``n`` points, the new ones unseen. Numbers are never reused, so it never shrinks."""
         if n < self.n:
-            raise ValueError(f"state holds {self.n} points, asked for {n}: point numbers are never taken back")
+            raise ValueError(
+                f"state holds {self.n} points, asked for {n}: point numbers are never taken back"
+            )
         saved = self._arrays
         self.n = n
         self.restore(saved)

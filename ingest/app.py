@@ -12,7 +12,7 @@ import json
 import logging
 import os
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from aiohttp import web
@@ -26,8 +26,9 @@ from ingest.committer import Committer
 from ingest.config import Config
 from ingest.credentials import Credentials
 from ingest.judge import Judge, Resume
-from ingest.mqtt.poller import LinkEvent, Poller
-from ingest.points import read_registry
+from ingest.mqtt.links import LinkEvent, slices_of
+from ingest.mqtt.poller import Poller
+from ingest.points import RegistryFaults, read_registry
 from ingest.routes import Routes
 from ingest.tiers import Tiers
 from ingest.vitals import Vitals
@@ -41,7 +42,7 @@ from storage.points import PointTable
 from storage.records import Control, Gap
 from storage.schema import ALERTS, QUARANTINE
 from storage.sealed import Sealer
-from storage.tail import Feed, Tail
+from storage.tail import Feed
 
 log = logging.getLogger("yuzui.engine")
 
@@ -62,6 +63,17 @@ class RunMarks:
     drill: bool = False
 
 
+@dataclass(frozen=True, slots=True)
+class LinkDown:
+    """A connection to a broker that is not up; ``since_us`` 0 where it never was."""
+
+    since_us: int
+    why: str
+
+
+_BAD_LINK = frozenset({"link_down", "connect_failed", "session_lost", "filter_refused"})
+
+
 class App:
     """One engine on one data folder. ``async with App(config) as app: await app.wait()``."""
 
@@ -72,6 +84,8 @@ class App:
         self.root = Path(config.data.dir).absolute()
         self.started = False
         self.ops_port = 0
+        self.listening_on: tuple[str, int] | None = None
+        self.links_down: dict[str, LinkDown] = {}
         self.points: PointTable
         self.engine: Engine
         self.hot: HotTier
@@ -100,6 +114,7 @@ class App:
         try:
             await asyncio.wait_for(self._shut_down(), STOP_S_MAX)
         finally:
+            gc.unfreeze()
             (self.root / ENGINE_FILE).unlink(missing_ok=True)
             self._lock.__exit__(None, None, None)
 
@@ -120,22 +135,19 @@ class App:
         loop = asyncio.get_running_loop()
         self._load_points()
         self._open_tiers()
-        tail = Tail(self.config.journal.tail_bytes_max)
-        journal_dir = self.root / "journal"
-        self.committer = Committer(journal_dir, self.config.journal, tail, loop)
-        resume = self._restore(self.committer.journal.last_seq)
-        tail.start_after(self.committer.journal.last_seq)
-        self._outbox_and_delivery(resume)
-        feed = Feed(JournalReader(journal_dir, resume.snapshot_seq + 1), tail)
+        resume = self._restore(loop)
+        self.deliverer = Deliverer(self.root / "outbox.db", self.config.webhook, self.config.alerts)
+        reader = JournalReader(self.root / "journal", resume.snapshot_seq + 1)
+        feed = Feed(reader, self.committer.tail)
         self._threads(feed, resume)
-        self._sockets(loop)
+        self._sockets()
         self.committer.start()
         self.tiers.start()
         self.judge.start()
         query.write_lake_sql(self.root, self.config.city.time_zone, self.config.sealed.grace_s)
         self._first_records()
         await self._caught_up(resume.journal_seq)
-        await self.poller.open()
+        self._open_sockets()
         self._tasks.append(asyncio.create_task(self.wire.run(), name="wire"))
         self._tasks.append(asyncio.create_task(self.deliverer.run(), name="delivery"))
         await self._serve_ops()
@@ -145,14 +157,16 @@ class App:
         gc.freeze()
         log.info(
             "engine is up in %.1f s: %d points, journal at %d, listening on %s",
-            time.monotonic() - began, len(self.points), resume.journal_seq, self.poller.addresses or "nothing",
+            time.monotonic() - began, len(self.points), resume.journal_seq, self.listening_on or "no port",
         )  # fmt: skip
 
     def _load_points(self) -> None:
         registry = read_registry(Path(self.config.points.file), self.config)
-        registry.raise_faults()
-        self.points = pointmap.merge(self.root, registry.table, time.time_ns() // 1000)
-        self._credentials = Credentials.load(self.config.listener.credentials_file)
+        if registry.faults_count:
+            raise RegistryFaults(registry)
+        self.points = pointmap.merge(self.root, registry.table.to_arrow(), time.time_ns() // 1000)
+        file = self.config.listener.credentials_file
+        self._credentials = Credentials.load(file) if file else Credentials([])
 
     def _open_tiers(self) -> None:
         self._sealer = Sealer(self.root, self.config.sealed)
@@ -162,30 +176,35 @@ class App:
         self._quarantine = ParquetLog(self.root / "lake" / "quarantine", QUARANTINE)
         self._alerts = ParquetLog(self.root / "lake" / "alerts", ALERTS)
 
-    def _restore(self, journal_seq: int) -> Resume:
+    def _restore(self, loop: asyncio.AbstractEventLoop) -> Resume:
         self.engine = Engine(
             self.points, self.config.kinds, self.config.checks,
-            clock="events" if self._marks.events_clock else "wall",
+            clock="events" if self._marks.events_clock else "wall", drill=self._marks.drill,
         )  # fmt: skip
-        self._outbox = Outbox(self.root / "outbox.db", marks=self._marks)
+        self._outbox = self._open_outbox()
         kept = snapshot.load_newest(self.root / "snapshot")
         if kept is not None:
             self.engine.restore(kept.arrays, kept.meta)
+        snapshot_seq, effects_seq = kept.seq if kept else 0, self._outbox.judged_seq()
+        # A journal that was lost must not begin again at numbers the lake already holds.
+        known = max(snapshot_seq, self._hot_seq, effects_seq, self._quarantine.last)
+        self.committer = Committer(self.root / "journal", self.config.journal, known + 1, loop)
         return Resume(
-            snapshot_seq=kept.seq if kept else 0,
+            snapshot_seq=snapshot_seq,
             hot_seq=self._hot_seq,
-            effects_seq=self._outbox.judged_seq(),
+            effects_seq=effects_seq,
             quarantine_seq=self._quarantine.last,
-            journal_seq=journal_seq,
+            journal_seq=self.committer.journal.last_seq,
         )
 
-    def _outbox_and_delivery(self, resume: Resume) -> None:
-        self.deliverer = Deliverer(self.root / "outbox.db", self.config.webhook, self.config.alerts)
+    def _open_outbox(self) -> Outbox:
+        """Each thread has a connection of its own."""
+        return Outbox(self.root / "outbox.db", self.config.webhook, self.config.alerts)
 
     def _threads(self, feed: Feed, resume: Resume) -> None:
         self.tiers = Tiers(
             self.root, self.config.sealed, self.hot, self._sealer, self._quarantine, self._alerts,
-            Outbox(self.root / "outbox.db"), lambda below: self.committer.journal.cut(below),
+            self._open_outbox(), lambda below: self.committer.journal.cut(below),
         )  # fmt: skip
         self.judge = Judge(
             self.engine, feed, self.hot, self._quarantine, self._outbox, resume,
@@ -193,12 +212,25 @@ class App:
             notify=self.deliverer.wake, keep_snapshot=self.tiers.offer_snapshot,
         )  # fmt: skip
 
-    def _sockets(self, loop: asyncio.AbstractEventLoop) -> None:
-        routes = Routes(self.points, self.config)
-        self.poller = Poller(
-            self.config.listener, self.config.subscriber, self.config.wire, self._credentials, loop, self._on_link
-        )
-        self.wire = Wire(self.config, routes, self.poller, self.committer, events_clock=self._marks.events_clock)
+    def _sockets(self) -> None:
+        self.poller = Poller(self.config.wire, on_event=self._on_link)
+        self.links_down = {
+            f"{settings.name}/{number}": LinkDown(0, "not connected yet")
+            for settings in self.config.subscriber
+            for number in range(len(slices_of(settings)))
+        }
+        self.wire = Wire(
+            self.config, Routes(self.points, self.config), self._credentials, self.poller, self.committer,
+            events_clock=self._marks.events_clock,
+        )  # fmt: skip
+
+    def _open_sockets(self) -> None:
+        """Last of all: from here on the city speaks."""
+        if self.config.listener.enabled:
+            credentials = self._credentials if self.config.listener.credentials_file else None
+            self.listening_on = self.poller.listen(self.config.listener, credentials)
+        for settings in self.config.subscriber:
+            self.poller.subscribe(settings)
 
     def _first_records(self) -> None:
         """Our downtime is a gap that no point is blamed for; begin 0 means since the last TICK."""
@@ -212,7 +244,20 @@ class App:
             await asyncio.sleep(0.02)
 
     def _on_link(self, event: LinkEvent) -> None:
-        self.wire.journal(Gap(event.kind, event.begin_us, event.end_us, event.source, event.detail))
+        """A lost link is a gap for every source until all links are up: nobody is dead because of us."""
+        log.log(logging.WARNING if event.kind in _BAD_LINK else logging.INFO, "link %s: %s %s",
+                event.link, event.kind, event.detail)  # fmt: skip
+        if event.kind == "link_down":
+            self.links_down[event.link] = LinkDown(event.begin_us, event.detail or "the broker is gone")
+            self.wire.journal(Gap("link", event.begin_us, 0, "", event.link))
+        elif event.kind == "link_up":
+            was = self.links_down.pop(event.link, None)
+            if was and was.since_us and not any(d.since_us for d in self.links_down.values()):
+                self.wire.journal(Gap("link", was.since_us, event.end_us, "", event.link))
+        elif event.kind == "session_lost":
+            self.wire.journal(Gap("session_lost", event.begin_us, event.end_us, "", event.link))
+        elif event.link in self.links_down:
+            self.links_down[event.link] = replace(self.links_down[event.link], why=event.detail or event.kind)
 
     def _watch(self) -> None:
         for part in (self.judge, self.tiers):
@@ -240,7 +285,7 @@ class App:
             "pid": os.getpid(),
             "ops_host": self.config.ops.host,
             "ops_port": self.ops_port,
-            "listener": self.poller.addresses,
+            "listener": self.listening_on,
         }
         tmp = self.root / f"{ENGINE_FILE}.tmp"
         tmp.write_text(json.dumps(found))
@@ -251,7 +296,7 @@ class App:
         self._stop.set()
         self.wire.stop()
         await self._tasks[0]
-        await self.poller.close()
+        self.poller.close()
         self.judge.stop_at(self.committer.journal.last_seq)
         await loop.run_in_executor(None, self.judge.join)
         self.tiers.stop()

@@ -16,8 +16,9 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from storage.journal import Journal, JournalFailed, JournalFull, Record
+from storage.journal import Journal, JournalFailed, JournalFull
 from storage.records import RecordType
+from storage.segment import Record
 from storage.settings import JournalSettings
 from storage.tail import Tail
 
@@ -50,13 +51,13 @@ class Committer(threading.Thread):
     """
 
     def __init__(
-        self, folder: Path, settings: JournalSettings, tail: Tail, loop: asyncio.AbstractEventLoop
+        self, folder: Path, settings: JournalSettings, next_seq_min: int, loop: asyncio.AbstractEventLoop
     ) -> None:
         super().__init__(name="journal", daemon=True)
         self._folder = folder
         self._settings = settings
-        self._journal = Journal.open(folder, settings)
-        self._tail = tail
+        self._journal = Journal.open(folder, settings, next_seq_min)
+        self.tail = Tail(settings.tail_bytes_max, self._journal.last_seq)
         self._loop = loop
         self._queue: deque[Group] = deque()
         self._changed = threading.Condition()
@@ -119,7 +120,7 @@ class Committer(threading.Thread):
         self.commits += 1
         self.committed_records += len(bodies)
         first = last - len(bodies) + 1
-        self._tail.append([Record(first + i, kind, body) for i, (kind, body) in enumerate(bodies)])
+        self.tail.append([Record(first + i, kind, body) for i, (kind, body) in enumerate(bodies)])
         with self._changed:
             for group in groups:
                 self._queue.popleft()

@@ -17,7 +17,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from pydantic import ValidationError
+from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
 
 from ingest.config import Config
@@ -67,8 +67,8 @@ def load(path: Path, env: Mapping[str, str] | None = None) -> Config:
 
     Drop-ins are ``NAME.d/*.toml`` beside ``NAME.toml``, in order of name: tables merge, arrays of
     tables append, and a value said twice must be said the same. ``${VAR}`` is taken from ``env``
-    (default: the environment). Relative paths (keys ``dir``, ``file`` and ``*_file``) are made absolute
-    against the folder of ``path``, whichever file says them.
+    (default: the environment). Relative paths (keys ``dir``, ``file`` and ``*_file``, defaults too) are made
+    absolute against the folder of ``path``, whichever file says them.
 
     Raises ConfigFaults with every fault found.
     """
@@ -82,6 +82,7 @@ def load(path: Path, env: Mapping[str, str] | None = None) -> Config:
             # Without the main file everything else would be found missing.
             raise ConfigFaults(reading.faults)
     _fill(reading, reading.tables, ())
+    _say_default_paths(reading.tables)
     _make_absolute(reading.tables, path.absolute().parent)
     config = _validated(reading)
     if config is None or reading.faults:
@@ -185,12 +186,23 @@ def _filled(reading: _Reading, text: str, loc: Loc) -> str:
     return Filled(_SUBSTITUTION.sub(one, text), written=text, whole=bool(whole and whole["name"]))
 
 
+def _say_default_paths(tables: dict[str, Any]) -> None:
+    """Write out defaults that are relative paths, so that they start at the same folder as the others."""
+    for name, info in Config.model_fields.items():
+        default = info.get_default(call_default_factory=True)
+        for key in type(default).model_fields if isinstance(default, BaseModel) else ():
+            value = getattr(default, key)
+            table = tables.setdefault(name, {}) if is_path_key(key) and isinstance(value, str) else None
+            if isinstance(table, dict):
+                table.setdefault(key, value)
+
+
 def _make_absolute(parent: Any, folder: Path) -> None:
     for key, value in parent.items() if isinstance(parent, dict) else enumerate(parent):
         if isinstance(value, dict | list):
             _make_absolute(value, folder)
         elif is_path_key(key) and isinstance(value, str) and value:
-            absolute = str(folder / value)
+            absolute = os.path.abspath(folder / value)
             parent[key] = Filled(absolute, value.written, False) if isinstance(value, Filled) else absolute
 
 
@@ -209,8 +221,22 @@ def _validated(reading: _Reading) -> Config | None:
         if loc not in reading.broken:
             reading.fault(loc, worded(Config, told, reading.written.get(loc)))
     for loc, message in rule_faults(reading.tables, reading.broken):
-        reading.fault(loc, message)
+        value = _value_at(reading.tables, loc)
+        reading.fault(
+            loc, message.replace(value, value.written) if isinstance(value, Filled) and value else message
+        )
     return config
+
+
+def _value_at(tables: Any, loc: Loc) -> Any:
+    """What the merged tables say at a place; None where they say nothing."""
+    value = tables
+    for key in loc:
+        if isinstance(value, list) and isinstance(key, int):
+            value = value[key]
+        else:
+            value = value.get(key) if isinstance(value, dict) else None
+    return value
 
 
 def _checked(tables: dict[str, Any]) -> tuple[Config | None, list[ErrorDetails]]:

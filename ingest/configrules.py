@@ -112,7 +112,7 @@ def _listener(listener: ListenerSettings) -> Found:
     if not listener.enabled:
         return
     if listener.anonymous and not is_loopback(listener.host):
-        yield (*loc, "anonymous"), f'anyone could publish at "{listener.host}": set anonymous = false'
+        yield (*loc, "anonymous"), "beyond loopback anyone could publish: set anonymous = false"
     if not (listener.anonymous or listener.credentials_file or listener.tls_client_ca_file):
         yield (*loc, "anonymous"), "nobody could connect: give credentials_file or tls_client_ca_file"
 
@@ -120,7 +120,7 @@ def _listener(listener: ListenerSettings) -> Found:
 def _ports(listener: ListenerSettings, ops: OpsSettings) -> Found:
     both = listener.enabled and ops.enabled and listener.host == ops.host
     if both and listener.port == ops.port != 0:
-        yield ("ops", "port"), f"{ops.port} is the port of $.listener"
+        yield ("ops", "port"), "the same host and port as $.listener"
 
 
 def _subscriber(loc: Loc, subscriber: SubscriberSettings) -> Found:

@@ -11,19 +11,21 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
 
+from anomaly.alerts.event import FIRING, AlertEvent
 from anomaly.alerts.outbox import Outbox
 from anomaly.engine import Engine
-from anomaly.episodes import AlertEvent
+from ingest.lakelogs import quarantine_table
 from storage.batch import POS_ROW_BITS, RawBatch, ReadingBatch
 from storage.hot import HotTier
-from storage.journal import JournalCorrupt, Record
-from storage.logs import ParquetLog, quarantine_table
-from storage.records import RecordType, Refusal, Tick, decode, decode_quarantine, decode_readings
+from storage.journal_reader import JournalCorrupt, JournalCut
+from storage.logs import ParquetLog
+from storage.records import Body, Gap, RecordType, Refusal, Tick, decode, decode_quarantine, decode_readings
+from storage.segment import Record
 from storage.tail import Feed
 
 log = logging.getLogger("yuzui.judge")
@@ -144,10 +146,10 @@ class Judge(threading.Thread):
             records = self._feed.read(
                 seq + 1, upto_seq=self._resume.border_after(seq), rows_max=rows_max, timeout_s=TICK_MS / 1000
             )
-        except JournalCorrupt as corrupt:
-            log.error("journal is damaged, going on behind the damage: %s", corrupt)
-            self.counts.total["journal_records_lost"] += corrupt.next_seq - (seq + 1)
-            self.counts.judged_seq = corrupt.next_seq - 1
+        except (JournalCorrupt, JournalCut) as hole:
+            log.error("journal has a hole, going on behind it: %s", hole)
+            self.counts.total["journal_records_lost"] += hole.next_seq - (seq + 1)
+            self.counts.judged_seq = hole.next_seq - 1
             return
         if records:
             self._judge_all(records)
@@ -168,7 +170,7 @@ class Judge(threading.Thread):
             elif record.type is RecordType.TICK:
                 self._on_tick(record)
             elif record.type is RecordType.GAP:
-                self._events += self._engine.gap(decode(record.type, record.body))
+                self._on_gap(decode(record.type, record.body))
         self._judge_readings(run)
 
     def _judge_readings(self, run: Sequence[Record]) -> None:
@@ -196,7 +198,8 @@ class Judge(threading.Thread):
             self._refusals += [((record.seq << POS_ROW_BITS) + row, r) for row, r in enumerate(refusals)]
 
     def _on_tick(self, record: Record) -> None:
-        tick: Tick = decode(record.type, record.body)
+        tick = decode(record.type, record.body)
+        assert isinstance(tick, Tick)
         self._events += self._engine.tick(tick.now, drained=tick.drained)
         self.counts.ticked_at = tick.now
         if record.seq > self._resume.journal_seq:
@@ -210,6 +213,12 @@ class Judge(threading.Thread):
                 self._last_snapshot = tick.now
                 self._record_effects(record.seq)
                 self._snapshot(record.seq)
+
+    def _on_gap(self, body: Body) -> None:
+        assert isinstance(body, Gap)
+        # Who was down cannot know since when: the journal's last TICK, or the snapshot's, says it.
+        begin = body.begin or max(self.counts.ticked_at, self._engine.received_us)
+        self._events += self._engine.gap(replace(body, begin=begin))
 
     def _prove(self, tick: Tick) -> None:
         """received = main + late + repeats + quarantined + retained_ignored, exactly, at every TICK."""
@@ -241,7 +250,7 @@ class Judge(threading.Thread):
         if upto > self._resume.effects_seq:
             if events:
                 self._outbox.record(events, judged_seq=upto)
-                self.counts.total["alerts_fired"] += sum(e.type == "alert.firing" for e in events)
+                self.counts.total["alerts_fired"] += sum(e.type == FIRING for e in events)
                 self._notify()
 
     def _snapshot(self, seq: int) -> None:

@@ -47,6 +47,9 @@ def records(text: str) -> Iterator[Record]:
 
 
 def _record(line: int, raw: str) -> Record:
+    if '"' not in raw:
+        # Nearly every record; the csv module would take five times as long one line at a time.
+        return Record(line, raw, raw.rstrip("\r\n").split(","))
     try:
         return Record(line, raw, next(csv.reader(io.StringIO(raw, newline=""), strict=True)))
     except (csv.Error, StopIteration) as error:

@@ -29,14 +29,14 @@ class Seen(NamedTuple):
 
     point_id  what the payload called it, None where only the topic names it
     n         how many readings were refused
-    sample    one payload, as received
+    sample    one payload, as received; None where none was kept
     """
 
     source: str
     topic: str
     point_id: str | None
     n: int
-    sample: bytes
+    sample: bytes | None
 
 
 def propose(seen: Iterable[Seen], config: Config) -> str:
@@ -64,7 +64,7 @@ def _proposal(seen: Seen, config: Config, taken: set[str]) -> Iterator[str]:
     topic = seen.topic
     if gateway or (seen.point_id and not topic.endswith(seen.point_id)):
         topic = f"{topic.rpartition('/')[0] or topic}/{seen.point_id or point_id}"
-    sample = _plain(seen.sample.decode(errors="replace"))
+    sample = _plain((seen.sample or b"").decode(errors="replace"))
     yield f"# {_plain(seen.topic)}: {seen.n:,} refused, for example {sample}\n"
     if not _possible(point_id, topic) or point_id in taken or topic in taken:
         yield f"# no row: {_plain(point_id)} cannot be a point or is proposed already\n"

@@ -38,6 +38,7 @@ __all__ = [
 FAULTS_SHOWN_MAX = 100
 """A wrong export is wrong in every row; the first hundred tell the story."""
 
+# The columns of storage.schema.REGISTRY, which storage.pointmap merges.
 SCHEMA: dict[str, type[pl.DataType]] = {
     "point_id": pl.String,
     "name": pl.String,
@@ -51,7 +52,7 @@ SCHEMA: dict[str, type[pl.DataType]] = {
     "lon": pl.Float64,
     "lat": pl.Float64,
     "interval_s": pl.Float64,
-    "time_from": pl.UInt8,
+    "time_from": pl.String,
     **dict.fromkeys(LIMITS, pl.Float64),
     "upstream": pl.String,
 }
@@ -73,7 +74,7 @@ class Registry:
 
     table         its good, live rows with the columns of SCHEMA. Missing text is "", a missing number, limit
                   or upstream is null, a missing interval 0; kinds of the config have filled empty limits.
-                  ``time_from`` is 0 device, 1 receive. ``upstream`` names only points of this table.
+                  ``time_from`` is device or receive. ``upstream`` names only points of this table.
     retired       point ids of the good rows marked retired
     faults        the first FAULTS_SHOWN_MAX in the order of the file
     faults_count  all of them
@@ -110,14 +111,15 @@ def read_registry(path: Path, config: Config) -> Registry:
     try:
         if path.suffix == ".parquet":
             return _checked(path, pl.read_parquet(path), config, "row", None)
+        table = None
         try:
-            table = pl.read_csv(path, infer_schema=False, comment_prefix="#", low_memory=True)
+            table = pl.read_csv(path, infer_schema=False, comment_prefix="#")
             registry = _checked(path, table, config, "line", None)
         except pl.exceptions.PolarsError:
             registry = None
         # polars is fast but neither counts lines nor names ragged ones: a file with faults is read again.
         if registry is None or registry.faults_count:
-            registry = _read_exactly(path, config)
+            registry = _read_exactly(path, config, table)
         return registry
     except OSError as error:
         return _refused(path, [f"cannot be read: {error.strerror or error}"])
@@ -127,8 +129,11 @@ def read_registry(path: Path, config: Config) -> Registry:
         return _refused(path, [f"cannot be read: {str(error).splitlines()[0]}"])
 
 
-def _read_exactly(path: Path, config: Config) -> Registry:
-    """As polars would read it, with the line of each record; ragged and broken records become faults."""
+def _read_exactly(path: Path, config: Config, table: pl.DataFrame | None) -> Registry:
+    """As polars would read it, with the line of each record; ragged and broken records become faults.
+
+    table: what polars did read; it is used where it has a row for each record.
+    """
     header: list[str] | None = None
     good: list[list[str]] = []
     lines: list[int] = []
@@ -139,20 +144,21 @@ def _read_exactly(path: Path, config: Config) -> Registry:
         if header is None:
             header = record.cells
         elif record.error or len(record.cells) > len(header):
-            faults.append(
-                (record.line, record.error or f"{len(record.cells)} cells, the header has {len(header)}")
-            )
+            message = record.error or f"{len(record.cells)} cells, the header has {len(header)}"
+            faults.append((record.line, message))
         else:
-            good.append(record.cells + [""] * (len(header) - len(record.cells)))
+            good.append(record.cells)
             lines.append(record.line)
     if header is None:
         return _refused(path, ["empty: expected a header line"])
     if repeated := sorted({name for name in header if header.count(name) > 1}):
         return _refused(path, [f"columns that stand twice: {', '.join(repeated)}"])
-    cells = list(zip(*good, strict=True)) or [()] * len(header)
-    table = pl.DataFrame(
-        {name: pl.Series(values, dtype=pl.String) for name, values in zip(header, cells, strict=True)}
-    )
+    if table is None or faults or table.columns != header or len(table) != len(lines):
+        table = pl.DataFrame(
+            [cells + [""] * (len(header) - len(cells)) for cells in good],
+            schema=dict.fromkeys(header, pl.String),
+            orient="row",
+        )
     return _checked(path, table, config, "line", lines, faults)
 
 
@@ -241,11 +247,10 @@ def _from_kind(name: str, config: Config) -> pl.Expr:
 def _shaped(rows: pl.DataFrame) -> pl.DataFrame:
     """Good rows in the columns of SCHEMA."""
     known = rows["point_id"].implode()
-    texts = [pl.col(name).fill_null("") for name in TEXT if name not in ("upstream", "time_from")]
+    texts = [pl.col(name).fill_null("") for name in TEXT if name != "upstream"]
     return rows.with_columns(
         *texts,
         interval_s=pl.col("expected_interval_s").fill_null(0.0),
-        time_from=(pl.col("time_from") == TIME_FROM[1]).cast(pl.UInt8),
         # A good row may lean on a bad or a retired one.
         upstream=pl.when(pl.col("upstream").is_in(known)).then(pl.col("upstream")),
     ).select(pl.col(name).cast(dtype) for name, dtype in SCHEMA.items())

@@ -15,9 +15,10 @@ from pathlib import Path
 from typing import Any
 
 from anomaly.alerts.outbox import Outbox
+from ingest.lakelogs import alerts_table
 from storage import snapshot
 from storage.hot import HotTier
-from storage.logs import ParquetLog, alerts_table
+from storage.logs import ParquetLog
 from storage.sealed import Sealer
 from storage.settings import SealedSettings
 
@@ -69,6 +70,8 @@ class Tiers(threading.Thread):
         self.seals = 0
         self.seal_s = 0.0
         self.sealed_rows = 0
+        self.hot_rows = 0
+        self.main_seq = sealer.watermarks()[0]
 
     def offer_snapshot(self, seq: int, arrays: dict[str, Any], meta: dict[str, Any]) -> None:
         """Called on the judge thread with copies; a newer offer replaces one not yet begun."""
@@ -97,13 +100,15 @@ class Tiers(threading.Thread):
         self._export_alerts()
         self._keep_snapshot()
         now = time.monotonic()
-        rows = self._hot.unsealed_rows
-        if rows and (now - self._sealed_at >= self._settings.seal_s or rows >= self._settings.rows_max):
-            self._seal(now)
+        waiting = self._hot.pending(self.main_seq)
+        self.hot_rows = sum(f.rows for f in waiting)
+        if waiting and (now - self._sealed_at >= self._settings.seal_s or self.hot_rows >= self._settings.rows_max):
+            self._seal(now, max(f.last for f in waiting if not f.late))
         if now - self._merged_at >= MERGE_S:
             self._merged_at = now
-            self._quarantine.merge()
-            self._alerts.merge()
+            for small in (self._quarantine, self._alerts):
+                small.merge()
+                small.drop(self._settings.grace_s, now)
 
     def _export_alerts(self) -> None:
         first, rows = self._alerts.last + 1, self._outbox.export_since(self._alerts.last)
@@ -121,18 +126,18 @@ class Tiers(threading.Thread):
         self._snapshot_seqs = [*self._snapshot_seqs[-1:], offer.seq]
         self._cut_journal()
 
-    def _seal(self, now: float) -> None:
-        began = time.perf_counter()
-        report = self._sealer.seal(self._hot.last_seq)
-        self._hot.sealed(report.main_seq, report.late_seq)
+    def _seal(self, now: float, upto_seq: int) -> None:
+        report = self._sealer.seal(upto_seq)
+        self.main_seq = report.main_seq
         self._sealed_at = now
         self.seals += 1
-        self.seal_s = time.perf_counter() - began
-        self.sealed_rows += report.rows
-        self._hot.drop(self._settings.grace_s)
+        self.seal_s = report.wall_s
+        self.sealed_rows += report.main_rows + report.late_rows
+        self._hot.drop(report.main_seq, report.late_seq, self._settings.grace_s, now)
+        self._sealer.drop_replaced(self._settings.grace_s, now)
         self._cut_journal()
 
     def _cut_journal(self) -> None:
         """Everything below the older of the two kept snapshots and below what is sealed can be made again."""
         if len(self._snapshot_seqs) == 2:
-            self._cut(min(self._snapshot_seqs[0], self._hot.covered_by_sealed) + 1)
+            self._cut(min(self._snapshot_seqs[0], self.main_seq) + 1)

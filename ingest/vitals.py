@@ -76,6 +76,11 @@ class Vitals:
             **judge.total,
             **app.deliverer.counters,
             **app.poller.counters,
+            "connections": app.poller.counters["connections_open"],
+            "connection_refusals": {
+                k.removeprefix("refused."): v for k, v in app.poller.counters.items() if k.startswith("refused.")
+            },
+            "stale_receipts": app.poller.counters.get("receipts_stale", 0),
             "refused": dict(wire.messages.refused_by_reason),
             "acknowledged_messages": wire.acknowledged_messages,
             "commits": committer.commits,
@@ -88,11 +93,11 @@ class Vitals:
             "judge_lag_records": max(0, committer.journal.last_seq - judge.judged_seq),
             "judge_lag_s": max(0.0, time.time() - judge.ticked_at / 1e6) if judge.ticked_at else 0.0,
             "conservation_gap": judge.conservation_gap,
-            "alerts_open": app.engine.firing_count,
+            "alerts_open": len(app.engine.episodes.open),
             "points": len(app.points),
-            "points_dead": app.engine.dead_count,
-            "check_errors": app.engine.check_errors,
-            "hot_rows": app.hot.unsealed_rows,
+            "points_dead": app.engine.points_dead,
+            "check_errors": app.engine.counts["check_errors"],
+            "hot_rows": app.tiers.hot_rows,
             "seals": app.tiers.seals,
             "sealed_rows": app.tiers.sealed_rows,
             "seal_s": app.tiers.seal_s,
@@ -110,7 +115,7 @@ class Vitals:
 
     def _not_ready(self, now: dict[str, Any]) -> list[str]:
         app = self._app
-        reasons = [f"link {name} is down: {why}" for name, why in app.poller.links_down().items()]
+        reasons = [f"link {name} is down: {link.why}" for name, link in app.links_down.items()]
         if app.committer.full:
             reasons.append("disk full: acknowledgements are held until there is room")
         elif now["journal_oldest_s"] > JOURNAL_OLDEST_S_MAX:

@@ -9,29 +9,20 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
 from ingest.committer import Committer, Group
 from ingest.config import Config
-from ingest.decode.messages import Messages
-from ingest.mqtt.poller import Poller, Receipt, Received, build_receipt
+from ingest.credentials import Credentials
+from ingest.decode.messages import Chunk, Messages
+from ingest.decode.reasons import REASONS
+from ingest.mqtt.poller import Poller
+from ingest.mqtt.receipts import Receipt, Received, build_receipt
 from ingest.routes import Routes
-from storage.batch import RawBatch
-from storage.records import (
-    RAW_BYTES_MAX,
-    Control,
-    Gap,
-    RecordType,
-    Refusal,
-    Tick,
-    encode,
-    encode_quarantine,
-    encode_readings,
-)
+from storage.records import Control, Gap, RecordType, Tick, encode, encode_quarantine, encode_readings
 
 log = logging.getLogger("yuzui.wire")
 
-US_PER_S = 1_000_000
 TICK_S = 1.0
 
 
@@ -42,8 +33,18 @@ class Wire:
     before it: Judge proves the conservation identity at each.
     """
 
-    def __init__(self, config: Config, routes: Routes, poller: Poller, committer: Committer, *, events_clock: bool):
+    def __init__(
+        self,
+        config: Config,
+        routes: Routes,
+        credentials: Credentials,
+        poller: Poller,
+        committer: Committer,
+        *,
+        events_clock: bool,
+    ) -> None:
         self._config = config
+        self._credentials = credentials
         self._routes = routes
         self._poller = poller
         self._committer = committer
@@ -81,7 +82,7 @@ class Wire:
         self._press_back()
         now = time.time_ns() // 1000
         self._routes.set_window(now, open_ended=self._events_clock)
-        received = self._poller.poll(now)
+        received = self._poller.poll(self.turned_at, now)
         receipts = [self._decode(one, now) for one in received]
         bodies = self._bodies(now)
         self._drained = self._drained and not self._paused and not self._poller.backlog
@@ -104,9 +105,16 @@ class Wire:
         self._paused = behind
 
     def _decode(self, received: Received, now: int) -> Receipt:
-        table = self._routes.table(received.credential, received.allows)
-        refused = self.messages.feed(table, received.topics, received.payloads, now, received.client)
-        return build_receipt(received, refused)
+        conn = received.conn
+        table = self._routes.table(received.credential, self._credentials.allows)
+        chunk = Chunk(
+            received.topics, received.payloads, received.heads, conn.client_id, not conn.from_publisher, received.oversized
+        )
+        refused = self.messages.feed(table, chunk, now)
+        if not refused:
+            return build_receipt(received)
+        codes = {index: REASONS[reason].code for index, reason in refused.items()}
+        return build_receipt(received, codes, {index: f"{why}: {REASONS[why].advice}" for index, why in refused.items()})
 
     def _bodies(self, now: int) -> list[tuple[RecordType, bytes]]:
         readings, refusals = self.messages.take(now)
@@ -128,8 +136,9 @@ class Wire:
 
         def then() -> None:
             self.durable += 1
-            for receipt in receipts:
-                self.acknowledged_messages += self._poller.acknowledge(receipt)
+            if receipts:
+                self._poller.acknowledge(receipts)
+                self.acknowledged_messages += sum(receipt.messages for receipt in receipts)
 
         self._committer.submit(Group(bodies, then))
 
@@ -138,4 +147,3 @@ class Wire:
         self._submit([self._tick(time.time_ns() // 1000)], [])
         while self.durable < self.submitted:
             await asyncio.sleep(self._config.wire.poll_ms / 1000)
-        self._poller.flush()

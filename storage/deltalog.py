@@ -22,6 +22,7 @@ CHECKPOINT_EVERY: Final = 100
 """Commits between checkpoints: replaying 100 entries costs a query 14 ms, 1,440 cost 126."""
 
 _ENTRY = re.compile(r"(\d{20})\.json")
+_CHECKPOINT = re.compile(r"(\d{20})\.checkpoint\.parquet")
 
 
 def log_dir(folder: Path) -> Path:
@@ -90,15 +91,23 @@ def _whole_entry(path: Path) -> bool:
 
 
 def _torn_checkpoint(log: Path) -> list[Path]:
+    """The newest checkpoint if it is torn, and the pointer to the newest if it leads to no whole one."""
+    found = sorted(name for name in os.listdir(log) if _CHECKPOINT.fullmatch(name))
+    torn = [log / found.pop()] if found and not _whole_parquet(log / found[-1]) else []
     pointer = log / "_last_checkpoint"
-    if not pointer.exists():
-        return []
+    if pointer.exists():
+        try:
+            version = int(json.loads(pointer.read_bytes())["version"])
+        except (ValueError, KeyError, TypeError):
+            version = -1
+        if f"{version:020d}.checkpoint.parquet" not in found:
+            torn.append(pointer)
+    return torn
+
+
+def _whole_parquet(path: Path) -> bool:
     try:
-        version = int(json.loads(pointer.read_bytes())["version"])
-        pq.ParquetFile(log / f"{version:020d}.checkpoint.parquet", page_checksum_verification=True).read()
-    except (ValueError, KeyError, TypeError):
-        return [pointer]
+        pq.ParquetFile(path, page_checksum_verification=True).read()
     except (pa.ArrowException, OSError):
-        file = log / f"{version:020d}.checkpoint.parquet"
-        return [pointer, file] if file.exists() else [pointer]
-    return []
+        return False
+    return True

@@ -373,12 +373,14 @@ def _recover_segment(segment: SegmentFile) -> tuple[Recovery, int]:
             records, offset = found
             seq = records[-1].seq + 1
             continue
-        cut_records = segment.torn_records if found is Ending.TORN else 0
+        cut_records = len(segment.torn)
         # A later group can only have been written after this place was on disk: then this is no torn end.
-        behind = segment.search(offset, seq, first_only=True)
+        proof = segment.search(seq, first_only=True)
+        behind = proof and segment.search(seq, first_only=False)
         if behind is None:
             return Recovery(seq - 1, 0, cut_records, tuple(damage)), offset
-        damage.append(f"{segment.path} is damaged at byte {offset}: records from {seq} to {behind[1] - 1}")
+        lost = f"records {seq + cut_records} to {behind[1] - 1} are lost"
+        damage.append(f"{segment.path} is damaged at byte {segment.torn_at}: {lost}")
         offset, seq = behind
 
 

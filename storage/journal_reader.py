@@ -121,13 +121,17 @@ class JournalReader:
             if isinstance(found, Ending):
                 if may_wait or not self._go_on(self._segment, found, upto):
                     return False
+                if self._ready:
+                    return True
                 continue
-            records, self._offset = found
-            self._seq = records[-1].seq + 1
-            if self._seq > self._from:
-                self._ready.extend(r for r in records if r.seq >= self._from)
+            self._take(*found)
+            if self._ready:
                 return True
         return False
+
+    def _take(self, records: list[Record], offset: int) -> None:
+        self._ready.extend(r for r in records if r.seq >= self._from)
+        self._offset, self._seq = offset, records[-1].seq + 1
 
     def _open(self) -> bool:
         """Open the segment that holds ``next_seq``; False while there is none at all."""
@@ -168,9 +172,9 @@ class JournalReader:
             return True
         first_seq, path = following
         if self._seq < first_seq:
-            behind = segment.search(self._offset, self._seq, first_only=False)
-            if behind is not None:
-                return self._skip(segment, *behind)
+            behind = segment.search(self._seq, first_only=False)
+            if segment.torn or behind is not None:
+                return self._step_over(segment, behind)
         offset, seq = self._offset, self._seq
         try:
             self._enter(SegmentFile(path, first_seq))
@@ -183,23 +187,30 @@ class JournalReader:
     def _at_live_end(self, segment: SegmentFile, ending: Ending, upto: int | None) -> bool:
         if ending is Ending.END and upto is None:
             return False  # the usual case, asked many times a second: no search
-        behind = segment.search(self._offset, self._seq, first_only=upto is None)
+        behind = segment.search(self._seq, first_only=upto is None)
         if not isinstance(segment.group(self._offset, self._seq), Ending):
             return True
         if behind is not None:
-            return self._skip(segment, *behind)
+            # Certain now; what is whole of the damaged group itself is not given up.
+            return self._step_over(segment, segment.search(self._seq, first_only=False))
         if upto is None or self._seq > upto:
             return False
+        if segment.torn:
+            return self._step_over(segment, None)
         # Known to be on disk, and nowhere to be found: whatever is appended next stands behind it.
         seq, self._seq = self._seq, upto + 1
         self._say_lost(segment, self._offset, seq, upto)
         return True
 
-    def _skip(self, segment: SegmentFile, offset: int, seq: int) -> bool:
-        damaged_at, first_lost = self._offset, self._seq
-        self._offset, self._seq = offset, seq
-        if first_lost < seq:
-            self._say_lost(segment, damaged_at, first_lost, seq - 1)
+    def _step_over(self, segment: SegmentFile, behind: tuple[int, int] | None) -> bool:
+        """The group here is damaged for certain: take its whole records, then go to the one behind."""
+        if segment.torn:
+            self._take(segment.torn, segment.torn_at)
+        elif behind is not None:
+            damaged_at, first_lost = self._offset, self._seq
+            self._offset, self._seq = behind
+            if first_lost < self._seq:
+                self._say_lost(segment, damaged_at, first_lost, self._seq - 1)
         return True
 
     def _say_lost(self, segment: SegmentFile, offset: int, first_seq: int, last_seq: int) -> None:

@@ -7,7 +7,6 @@ what the views mean stands in storage/sql/lake.sql.
 from __future__ import annotations
 
 import glob
-import os
 from importlib.resources import files
 from pathlib import Path
 from typing import Final
@@ -26,7 +25,6 @@ DUCKDB_MIN: Final = "1.4"
 """The lowest version the dependency allows; the statements used are older, see storage/FORMAT.lake.md."""
 REFRESH: Final = "SET VARIABLE yuzui = (SELECT snapshot FROM yuzui_now);"
 """Moves all views of a session to one and the same instant: now."""
-_VARIABLE_MISSING: Final = "Variable"
 
 
 def _text(value: str) -> str:

@@ -354,4 +354,3 @@ def _sorted_ranges(files: list[HotFile], late: bool) -> Iterator[pa.Table]:
                 table["point"].to_numpy(), table["time"].cast(pa.int64()).to_numpy(), late=late
             )
             yield table.take(pa.array(order))
-

@@ -128,15 +128,17 @@ def group_size(bodies: Sequence[tuple[RecordType, bytes]]) -> int:
 class SegmentFile:
     """An open segment, read by position. Nothing is returned that is not a whole, checked group.
 
-    salt           None where the head is damaged: then no record can be checked, and none is found
-    torn_records   whole records in front of the tear the last ``group`` call met
+    salt     None where the head is damaged: then no record can be checked, and none is found
+    torn     whole records of an unfinished or damaged group, in front of the place where the last
+    torn_at  ``group`` call that found none had to stop; [] and that call's offset where there are none
     """
 
     def __init__(self, path: Path, first_seq: int) -> None:
         """Open for reading. Raises FileNotFoundError, JournalNewer."""
         self.path = path
         self.first_seq = first_seq
-        self.torn_records = 0
+        self.torn: list[Record] = []
+        self.torn_at = 0
         self._buffer = b""
         self._buffer_at = 0
         self._fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
@@ -177,6 +179,7 @@ class SegmentFile:
         END and TORN are said only of bytes read within this call: an older buffer may have been filled
         before the group was written. Raises JournalNewer, OSError.
         """
+        self.torn, self.torn_at = [], offset
         if self.salt is None:
             return Ending.TORN
         if self._buffer:
@@ -186,6 +189,7 @@ class SegmentFile:
             self._buffer = b""
         # A reader that waits at the end asks often: it pays for one header of zeros, not for a megabyte.
         if not any(os.pread(self._fd, RECORD_HEAD.size, offset)):
+            self.torn, self.torn_at = [], offset
             return Ending.END
         found = self._parse(offset, seq, self.salt)
         if isinstance(found, Ending):
@@ -196,7 +200,7 @@ class SegmentFile:
         records: list[Record] = []
         at = offset
         while True:
-            self.torn_records = len(records)
+            self.torn, self.torn_at = records, at
             if self._window(at, RECORD_HEAD.size) < RECORD_HEAD.size:
                 return Ending.TORN
             length, crc, kind, version, flags, found_seq = RECORD_HEAD.unpack_from(
@@ -232,29 +236,31 @@ class SegmentFile:
         self._buffer_at = at
         return len(self._buffer)
 
-    def search(self, offset: int, seq_min: int, first_only: bool) -> tuple[int, int] | None:
-        """(offset, seq) of the next whole record at or behind ``offset`` with seq ≥ ``seq_min``.
+    def search(self, seq: int, first_only: bool) -> tuple[int, int] | None:
+        """(offset, seq) of the next whole record at or behind ``torn_at``.
 
+        seq          of the first record of the ``group`` call that found none
         first_only   only a record that begins a group. One such record proves that whatever stands in
                      front of it was once on disk: groups are written one after the other.
         """
         if self.salt is None:
             return None
+        seq_min = seq + len(self.torn)
         seq_end = seq_min + self.size() // RECORD_HEAD.size + 1
-        at = offset
+        at = self.torn_at
         while True:
             chunk = os.pread(self._fd, SEARCH_BYTES + RECORD_HEAD.size - 8, at)
             words = np.frombuffer(chunk, "<u8", len(chunk) // 8)
             if len(words) < 3:
                 return None
             # Three words from each eight-byte border: length and crc, type to zeros, seq.
-            kind, seq = words[1:-1], words[2:]
-            fits = (seq >= seq_min) & (seq < seq_end) & (kind >> 24 == 0) & (kind & 0xFF != 0)
+            kind, seqs = words[1:-1], words[2:]
+            fits = (seqs >= seq_min) & (seqs < seq_end) & (kind >> 24 == 0) & (kind & 0xFF != 0)
             if first_only:
                 fits &= kind >> 16 & FIRST != 0
             for i in np.flatnonzero(fits).tolist():
                 if self._whole(at + 8 * i, self.salt):
-                    return at + 8 * i, int(seq[i])
+                    return at + 8 * i, int(seqs[i])
             if len(chunk) < SEARCH_BYTES + RECORD_HEAD.size - 8:
                 return None
             at += SEARCH_BYTES

@@ -20,3 +20,8 @@ def all_checks() -> tuple[RowCheck, ...]:
     modules = (import_module(f"{__name__}.{found.name}") for found in iter_modules(__path__))
     checks = [module.CHECK for module in modules if hasattr(module, "CHECK")]
     return tuple(sorted(checks, key=lambda check: (check.stateful, CHECK_BITS[check.name])))
+
+
+def row_rules() -> tuple[str, ...]:
+    """The alert rules that follow a check of readings."""
+    return tuple(check.rule for check in all_checks() if check.rule is not None)

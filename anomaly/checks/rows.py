@@ -149,7 +149,7 @@ def last_rows(point: I32) -> Index:
 
 
 def shifted(column: npt.NDArray[Any], first: Index, carried: npt.NDArray[Any]) -> npt.NDArray[Any]:
-    """The row before of each row; ``carried`` [g] where a segment begins. Same dtype and length as ``column``."""
+    """The row before of each row; ``carried`` [g] where a segment begins. dtype and length as ``column``."""
     before = np.empty_like(column)
     before[1:] = column[:-1]
     before[first] = carried

@@ -7,6 +7,7 @@ import time
 from collections.abc import Iterator
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 import orjson
@@ -14,6 +15,9 @@ import orjson
 from ingest.cli import config_option, json_option
 from ingest.commands.common import data_dir
 from ingest.decode.reasons import REASONS
+
+if TYPE_CHECKING:
+    from storage.segment import Record
 
 LOOK_S = 0.1
 RAW_CHARS_SHOWN = 120
@@ -50,11 +54,18 @@ def _text(line: dict[str, object]) -> str:
     return f"{line['time']}  {line['point_id']:32} {line['value']} {line['unit']}"
 
 
-def _records(root: Path, from_start: bool) -> Iterator[list[object]]:
+def _records(root: Path, from_start: bool) -> Iterator[list[Record]]:
     from storage.journal_reader import JournalReader
     from storage.records import RecordType
+    from storage.segment import list_segments
 
-    reader = JournalReader.at_start(root / "journal") if from_start else JournalReader.at_end(root / "journal")
+    folder = root / "journal"
+    segments = list_segments(folder)
+    begin = segments[0] if from_start else segments[-1]
+    reader = JournalReader(folder, begin[0])
+    if not from_start:
+        while reader.read():
+            pass  # to the end of the newest segment: what arrives from now on is shown
     while True:
         records = reader.read()
         yield [r for r in records if r.type in (RecordType.READINGS, RecordType.QUARANTINE)]
@@ -79,9 +90,9 @@ def _readings(root: Path, from_start: bool) -> Iterator[dict[str, object]]:
         names[number] = (point_id, unit or "")
     for records in _records(root, from_start):
         for record in records:
-            if record.type is not RecordType.READINGS:  # type: ignore[attr-defined]
+            if record.type is not RecordType.READINGS:
                 continue
-            batch = decode_readings(record.body)  # type: ignore[attr-defined]
+            batch = decode_readings(record.body)
             for point, at, value in zip(batch.point.tolist(), batch.time.tolist(), batch.value.tolist(), strict=True):
                 point_id, unit = names.get(point, (str(point), ""))
                 yield {"time": _at(at), "point_id": point_id, "value": value, "unit": unit}
@@ -92,9 +103,9 @@ def _refusals(root: Path, from_start: bool) -> Iterator[dict[str, object]]:
 
     for records in _records(root, from_start):
         for record in records:
-            if record.type is not RecordType.QUARANTINE:  # type: ignore[attr-defined]
+            if record.type is not RecordType.QUARANTINE:
                 continue
-            for refusal in decode_quarantine(record.body):  # type: ignore[attr-defined]
+            for refusal in decode_quarantine(record.body):
                 yield {
                     "received_at": _at(refusal.received_at), "reason": refusal.reason, "source": refusal.source,
                     "topic": refusal.topic, "point_id": refusal.point_id, "client": refusal.client,

@@ -7,7 +7,7 @@ Knows nothing of sockets, files or acknowledgements.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import orjson
 
@@ -33,23 +33,34 @@ class Refused(Exception):
         self.point_id = point_id
 
 
+class RetainedError(Exception):
+    """A retained message without a time of its own: the past, not a reading."""
+
+
 @dataclass(slots=True)
 class Message:
-    """What the decoder knows of one PUBLISH beside its bytes."""
+    """What the decoder knows of one PUBLISH.
+
+    retained   a broker kept it and sends it because we subscribed
+    oversized  too large to take in: ``payload`` is only its beginning
+    """
 
     topic: bytes
     payload: bytes
     client: str | None
     received_at: int
+    retained: bool = False
+    oversized: bool = False
 
 
 @dataclass(slots=True)
 class Outcome:
     """What became of one message: rows added, and refusals (readings, or 1 for an unreadable message)."""
 
-    readings: int
-    untimed: int
-    refusals: list[Refusal]
+    readings: int = 0
+    untimed: int = 0
+    retained_ignored: int = 0
+    refusals: list[Refusal] = field(default_factory=list)
 
 
 class JsonReadings:
@@ -65,17 +76,21 @@ class JsonReadings:
     def decode(self, route: Route, message: Message, into: Columns) -> Outcome:
         """Add the message's good readings to ``into``; every other is a Refusal in the outcome."""
         if route.refusal:
-            return Outcome(0, 0, [self._refusal(route.source, message, Refused(route.refusal), message.payload)])
+            return Outcome(refusals=[self._refusal(route.source, message, Refused(route.refusal), message.payload)])
         try:
+            if message.oversized:
+                raise Refused("oversized", "only its beginning is kept")
             body = self._parse(route.source, message.payload)
             elements = list(self._elements(route.source, body))
         except Refused as refused:
-            return Outcome(0, 0, [self._refusal(route.source, message, refused, message.payload)])
-        outcome = Outcome(0, 0, [])
+            return Outcome(refusals=[self._refusal(route.source, message, refused, message.payload)])
+        outcome = Outcome()
         for element in elements:
             try:
                 outcome.untimed += self._reading(route, element, message, into)
                 outcome.readings += 1
+            except RetainedError:
+                outcome.retained_ignored += 1
             except Refused as refused:
                 raw = message.payload if len(elements) == 1 else orjson.dumps(element)
                 outcome.refusals.append(self._refusal(route.source, message, refused, raw))
@@ -129,13 +144,15 @@ class JsonReadings:
         source = route.source
         if isinstance(element, dict):
             point = self._identify(route, element)
-            time_us, untimed = self._time(source, element, point, message.received_at)
+            time_us, untimed = self._time(source, element, point, message)
             value, flag = self._value(source, element, self._points.point_id[point])
             into.add(point, time_us, value, flag)
             return untimed
         if type(element) in (int, float) and route.point >= 0 and source.settings.bare_numbers:
             if not route.timed_on_receipt:
                 raise Refused("no_time", "a bare number needs time_from = receive", self._points.point_id[route.point])
+            if message.retained:
+                raise RetainedError
             value, flag = _missing_code(source, float(element))  # type: ignore[arg-type]
             into.add(route.point, message.received_at, value, flag)
             return 1
@@ -165,19 +182,21 @@ class JsonReadings:
             raise Refused("retired_point", "", named)
         return point
 
-    def _time(self, source: Source, element: Mapping[str, object], point: int, received_at: int) -> tuple[int, int]:
+    def _time(self, source: Source, element: Mapping[str, object], point: int, message: Message) -> tuple[int, int]:
         found, given = at_path(element, source.time_path)
         point_id = self._points.point_id[point]
         if not found:
             if int(self._points.time_from[point]) == TIME_FROM_RECEIVE:
-                return received_at, 1
+                if message.retained:
+                    raise RetainedError
+                return message.received_at, 1
             raise Refused("no_time", f'no "{source.settings.time_field}"', point_id)
         try:
             time_us = to_us(given, source.settings.time_unit, source.zone)
         except BadTime as bad:
             raise Refused("bad_time", str(bad), point_id) from None
         if not source.oldest_us <= time_us <= source.newest_us:
-            age_s = (received_at - time_us) / 1e6
+            age_s = (message.received_at - time_us) / 1e6
             raise Refused("time_window", f"{abs(age_s):.0f} s {'old' if age_s > 0 else 'ahead'}", point_id)
         return time_us, 0
 

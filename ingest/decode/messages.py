@@ -8,19 +8,38 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import orjson
 
 from ingest.decode.columns import Columns
 from ingest.decode.json_readings import JsonReadings, Message
-from ingest.decode.reasons import code_of
 from ingest.routes import Routes, RouteTable
 from storage.batch import RawBatch
 from storage.records import Refusal
 
+RETAIN = 0x01
+"""Bit of a PUBLISH's first byte (MQTT 3.3.1.3)."""
 US_PER_MINUTE = 60_000_000
 BOUNDED_REASONS = frozenset({"unknown_topic", "unknown_point", "not_allowed"})
 """Refusals whose number is the sender's choice, not the registry's: kept up to a bound, counted beyond it."""
+
+
+@dataclass(slots=True)
+class Chunk:
+    """One connection's messages, in the order received, as the decoder wants them.
+
+    heads      first byte of each PUBLISH
+    client     who sent them, for the quarantine
+    oversized  indices of messages of which only the beginning is here
+    """
+
+    topics: Sequence[bytes]
+    payloads: Sequence[bytes]
+    heads: Sequence[int]
+    client: str | None
+    from_broker: bool = False
+    oversized: Sequence[int] = ()
 
 
 class Messages:
@@ -41,18 +60,12 @@ class Messages:
         self.counts: Counter[str] = Counter()
         self.refused_by_reason: Counter[tuple[str, str]] = Counter()
 
-    def feed(
-        self,
-        table: RouteTable,
-        topics: Sequence[bytes],
-        payloads: Sequence[bytes],
-        received_at: int,
-        client: str | None,
-    ) -> dict[int, int]:
-        """Decode one connection's messages; returns message index to MQTT 5 reason code where refused."""
+    def feed(self, table: RouteTable, chunk: Chunk, received_at: int) -> dict[int, str]:
+        """Decode one connection's messages; returns message index to reason where any of it was refused."""
         loads = orjson.loads
         columns = self._columns
         add_point, add_time, add_value = columns.point.append, columns.time.append, columns.value.append
+        topics, payloads = chunk.topics, chunk.payloads
         before = len(columns)
         slow: list[int] = []
         for index, topic in enumerate(topics):
@@ -75,26 +88,28 @@ class Messages:
             slow.append(index)
         self.counts["messages"] += len(topics)
         self.counts["received"] += len(columns) - before
-        return self._feed_slowly(table, topics, payloads, received_at, client, slow) if slow else {}
+        return self._feed_slowly(table, chunk, received_at, slow) if slow else {}
 
     def _feed_slowly(
-        self,
-        table: RouteTable,
-        topics: Sequence[bytes],
-        payloads: Sequence[bytes],
-        received_at: int,
-        client: str | None,
-        indices: Sequence[int],
-    ) -> dict[int, int]:
-        refused: dict[int, int] = {}
+        self, table: RouteTable, chunk: Chunk, received_at: int, indices: Sequence[int]
+    ) -> dict[int, str]:
+        refused: dict[int, str] = {}
         for index in indices:
-            message = Message(topics[index], payloads[index], client, received_at)
-            outcome = self._general.decode(table[topics[index]], message, self._columns)
-            self.counts["received"] += outcome.readings + len(outcome.refusals)
+            message = Message(
+                chunk.topics[index],
+                chunk.payloads[index],
+                chunk.client,
+                received_at,
+                retained=chunk.from_broker and bool(chunk.heads[index] & RETAIN),
+                oversized=index in chunk.oversized,
+            )
+            outcome = self._general.decode(table[message.topic], message, self._columns)
+            self.counts["received"] += outcome.readings + len(outcome.refusals) + outcome.retained_ignored
             self.counts["untimed"] += outcome.untimed
+            self.counts["retained_ignored"] += outcome.retained_ignored
             for refusal in outcome.refusals:
                 self.refuse(refusal)
-                refused[index] = code_of(refusal.reason)
+                refused[index] = refusal.reason
         return refused
 
     def refuse(self, refusal: Refusal) -> None:
@@ -112,18 +127,6 @@ class Messages:
                 self.counts["quarantined_not_kept"] += 1
                 return
         self._refusals.append(refusal)
-
-    def refuse_message(self, refusal: Refusal) -> None:
-        """A message that never reached the decoder (oversized): received and refused."""
-        self.counts["messages"] += 1
-        self.counts["received"] += 1
-        self.refuse(refusal)
-
-    def ignore_retained(self, n: int) -> None:
-        """Retained messages without a time of their own: not readings."""
-        self.counts["messages"] += n
-        self.counts["received"] += n
-        self.counts["retained_ignored"] += n
 
     def take(self, received_at: int) -> tuple[RawBatch, list[Refusal]]:
         """What was decoded and refused since the last take."""

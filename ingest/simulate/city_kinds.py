@@ -1,7 +1,7 @@
 """The demo city's kinds of sensor as the simulator needs them: how a value moves and who carries it.
 
-Owns the reading of ``kinds.toml`` of a city folder (numbers of the generator only). Limits, units and
-checks are not here: they are [kinds.NAME] of the city's config, which the engine reads too.
+Owns the reading of ``sensors.toml`` of a city folder (numbers of the generator only). Limits, units,
+titles and checks are not there: they are [kinds.NAME] of the city's config, which the engine reads.
 """
 
 from __future__ import annotations
@@ -68,7 +68,7 @@ class DevicePlan:
 
 @dataclass(frozen=True, slots=True)
 class KindPlan:
-    """What the registry row of a point says because of its kind: a short code, a name, the natural interval."""
+    """What the registry row says because of a point's kind: a short code, a name, the natural interval."""
 
     code: str
     name: str
@@ -82,8 +82,9 @@ def load_kinds(city_dir: Path) -> dict[str, KindSim]:
 
 def load_plans(city_dir: Path) -> tuple[dict[str, KindPlan], list[DevicePlan]]:
     """Names and intervals by kind, and the types of device in the file's order. Raises as load_kinds."""
+    titles = _titles(city_dir)
     kinds = {
-        name: KindPlan(str(table["code"]), str(table["name"]), float(table["interval_s"]))
+        name: KindPlan(str(table["code"]), titles.get(name, name), float(table["interval_s"]))
         for name, table in _tables(city_dir, "kind").items()
     }
     devices = []
@@ -99,29 +100,35 @@ def load_plans(city_dir: Path) -> tuple[dict[str, KindPlan], list[DevicePlan]]:
         )
         unknown = [kind for kind in plan.kinds if kind not in kinds]
         if unknown or plan.by not in ("people", "land", "river") or plan.count < 0:
-            raise ValueError(f"kinds.toml: device.{code}: unknown kinds {unknown}, by or count")
+            raise ValueError(f"sensors.toml: device.{code}: unknown kinds {unknown}, by or count")
         devices.append(plan)
     return kinds, devices
 
 
 def _tables(city_dir: Path, head: str) -> dict[str, dict[str, Any]]:
-    tables: dict[str, dict[str, Any]] = tomllib.loads((city_dir / "kinds.toml").read_text("utf-8"))[head]
+    tables: dict[str, dict[str, Any]] = tomllib.loads((city_dir / "sensors.toml").read_text("utf-8"))[head]
     return tables
 
 
+def _titles(city_dir: Path) -> dict[str, str]:
+    """What an alert calls each kind, from the config the engine reads: points are named the same way."""
+    kinds = tomllib.loads((city_dir / "yuzui.d" / "kinds.toml").read_text("utf-8"))["kinds"]
+    return {name: table["title_zh"] for name, table in kinds.items() if "title_zh" in table}
+
+
 # Keys of [kind.NAME] that say who a point is, not how it moves.
-_PLAN_KEYS = frozenset({"code", "name", "interval_s"})
+_PLAN_KEYS = frozenset({"code", "interval_s"})
 
 
 def _sim(name: str, table: dict[str, Any]) -> KindSim:
     known = {field.name for field in fields(KindSim)} - {"name"}
     moves = {key: value for key, value in table.items() if key not in _PLAN_KEYS}
     if wrong := sorted(moves.keys() - known):
-        raise ValueError(f"kinds.toml: kind.{name}: unknown keys {wrong}")
+        raise ValueError(f"sensors.toml: kind.{name}: unknown keys {wrong}")
     storm = moves.get("storm")
     if storm is not None and storm not in get_args(Storm):
-        raise ValueError(f"kinds.toml: kind.{name}.storm: expected one of {get_args(Storm)}, got {storm!r}")
+        raise ValueError(f"sensors.toml: kind.{name}.storm: expected one of {get_args(Storm)}, got {storm!r}")
     try:
         return KindSim(name=name, **moves)
     except TypeError as missing:
-        raise ValueError(f"kinds.toml: kind.{name}: {missing}") from None
+        raise ValueError(f"sensors.toml: kind.{name}: {missing}") from None

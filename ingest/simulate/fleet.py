@@ -25,7 +25,7 @@ HOPS_MAX = 12
 class Fleet:
     """n points in one order; every array and list has n rows.
 
-    number       int32    row in the registry file: the ledger's name for the point
+    number       int32    row among the registry's live points: the ledger's name for the point
     gateway      int32    code into ``gateways``
     kind         int32    code into ``kinds``
     hops         int32    points upstream of it, by the registry's links
@@ -81,7 +81,7 @@ class Fleet:
 
 
 def load_fleet(points_file: Path) -> Fleet:
-    """All points of a registry file (CSV or Parquet), in the file's order.
+    """All points of a registry file (CSV or Parquet) that are not retired, in the file's order.
 
     Needs point_id, kind and topic; takes gateway_id, lon, lat, level_blue, range_min, range_max and
     upstream where they stand. Raises ValueError naming a missing column, OSError.
@@ -89,10 +89,12 @@ def load_fleet(points_file: Path) -> Fleet:
     table = (
         pl.read_parquet(points_file)
         if points_file.suffix == ".parquet"
-        else pl.read_csv(points_file, infer_schema=False, null_values=[""])
+        else pl.read_csv(points_file, infer_schema=False, null_values=[""], comment_prefix="#")
     )
     if missing := [name for name in ("point_id", "kind", "topic") if name not in table.columns]:
         raise ValueError(f"{points_file}: no column {', '.join(missing)}")
+    if "retired" in table.columns:
+        table = table.filter(pl.col("retired").cast(pl.String).str.to_lowercase().fill_null("") != "true")
     point_id = [str(p) for p in table["point_id"].to_list()]
     gateway, gateways = _codes(_texts(table, "gateway_id", NO_GATEWAY))
     kind, kinds = _codes(_texts(table, "kind", ""))

@@ -24,7 +24,7 @@ SWATH_SHARE = 0.35
 """How far off its centre the path may pass, as a share of the city's shorter side."""
 HOUR_SHARE = 0.5
 """The hour of a one-hour rain sum as a share of the run: a run tells a storm of two hours."""
-PEAK_AFTER = {"waterlogging": 0.08, "level": 0.14}
+PEAK_AFTER = {"waterlogging": 0.12, "level": 0.20}
 """From the first water to the highest, as a share of the run: streets before rivers."""
 DELAY = {"waterlogging": 0.01, "level": 0.03}
 """From the cell overhead to the first water, as a share of the run."""
@@ -121,4 +121,4 @@ class Storm:
         if form == "level":
             since = since - self._hops[rows]
         phase = np.maximum(since, 0.0) / PEAK_AFTER[form]
-        return np.asarray(self.reach[rows] * phase * np.exp(1 - phase))
+        return np.asarray(self.reach[rows] * (phase * np.exp(1 - phase)) ** 2)

@@ -21,7 +21,7 @@ START_HOUR = 21.0
 """Local hour at which a simulated run begins: the night of a flood."""
 NOISE_STARTS = 1 << 16
 """Offsets into the noise table; a step takes the table from one of them."""
-OWN_POWER = 2.0
+OWN_POWER = 3.0
 """A point's own share of a storm's peak is u ** OWN_POWER, u uniform: few places drown, most get wet."""
 ALL = slice(None)
 

@@ -9,8 +9,7 @@ import orjson
 import pytest
 
 from ingest.config import Config, SourceSettings
-from ingest.decode.messages import Messages
-from ingest.decode.reasons import REASONS
+from ingest.decode.messages import Chunk, Messages
 from ingest.routes import Routes
 from storage.records import Refusal
 from tests.tables import point_table
@@ -21,15 +20,21 @@ SUITE = Path(__file__).resolve().parents[3] / "shared" / "data" / "json-suite"
 
 
 def decode(
-    *messages: tuple[str, bytes], source: SourceSettings | None = None, on_receipt: tuple[int, ...] = ()
-) -> tuple[list[tuple[int, int, float, int]], list[Refusal], Messages, dict[int, int]]:
+    *messages: tuple[str, bytes],
+    source: SourceSettings | None = None,
+    on_receipt: tuple[int, ...] = (),
+    from_broker: bool = False,
+    retained: bool = False,
+) -> tuple[list[tuple[int, int, float, int]], list[Refusal], Messages, dict[int, str]]:
     """Feed messages through anonymous routes: (rows, refusals, messages, refused indices)."""
     settings = source or SourceSettings(name="flood", gateway_topic="cd/{gateway}/batch")
     routes = Routes(point_table(on_receipt=on_receipt), Config(source=[settings]))
     routes.set_window(NOW)
     decoder = Messages(routes, 1000)
     table = routes.table(None, lambda _name, _topic: True)
-    refused = decoder.feed(table, [t.encode() for t, _ in messages], [p for _, p in messages], NOW, "client-1")
+    heads = [0x32 | retained] * len(messages)
+    chunk = Chunk([t.encode() for t, _ in messages], [p for _, p in messages], heads, "client-1", from_broker)
+    refused = decoder.feed(table, chunk, NOW)
     batch, refusals = decoder.take(NOW)
     rows = list(
         zip(batch.point.tolist(), batch.time.tolist(), batch.value.tolist(), batch.device_flag.tolist(), strict=True)
@@ -82,7 +87,7 @@ def test_identity_comes_from_the_topic_and_a_payload_that_disagrees_is_refused()
     rows, refusals, _, refused = decode(("cd/g0/p0", b'{"id":"p1","ts":%d,"v":1.0}' % MS))
     assert rows == []
     assert [r.reason for r in refusals] == ["identity_mismatch"]
-    assert refused == {0: 0x87}
+    assert refused == {0: "identity_mismatch"}
 
 
 def test_a_bare_number_is_a_reading_only_where_the_registry_times_on_receipt() -> None:
@@ -90,6 +95,15 @@ def test_a_bare_number_is_a_reading_only_where_the_registry_times_on_receipt() -
     assert rows == [(1, NOW, -7.0, 0)]
     assert [r.reason for r in refusals] == ["no_time"]
     assert decoder.counts["untimed"] == 1
+
+
+def test_a_brokers_retained_message_is_a_reading_only_with_a_time_of_its_own() -> None:
+    messages = (("cd/g1/p1", b"-7"), ("cd/g1/p1", b'{"v":1.0}'), ("cd/g0/p0", b'{"ts":%d,"v":2.0}' % MS))
+    rows, refusals, decoder, _ = decode(*messages, on_receipt=(1,), from_broker=True, retained=True)
+    assert rows == [(0, NOW, 2.0, 0)]
+    assert refusals == []
+    assert decoder.counts["retained_ignored"] == 2
+    assert decoder.counts["received"] == 3
 
 
 def test_null_is_a_missing_value_with_flag_9_and_so_is_a_sources_missing_code() -> None:
@@ -149,7 +163,7 @@ def test_what_cannot_be_stored_is_refused_with_its_reason(payload: bytes, reason
     assert rows == []
     assert [r.reason for r in refusals] == [reason]
     assert decoder.counts["received"] == decoder.counts["quarantined"] == 1
-    assert refused == {0: REASONS[reason].code}
+    assert refused == {0: reason}
 
 
 def test_unknown_topics_are_kept_up_to_a_bound_a_minute_and_counted_beyond_it() -> None:
@@ -166,7 +180,8 @@ def test_a_credential_that_may_not_publish_to_a_topic_is_refused_not_allowed() -
     decoder = Messages(routes, 1000)
     table = routes.table("gateway-0", lambda _name, topic: topic.startswith("cd/g0/"))
     payload = b'{"ts":%d,"v":1.0}' % MS
-    assert decoder.feed(table, [b"cd/g0/p0", b"cd/g1/p1"], [payload, payload], NOW, "c") == {1: 0x87}
+    chunk = Chunk([b"cd/g0/p0", b"cd/g1/p1"], [payload, payload], b"22", "c")
+    assert decoder.feed(table, chunk, NOW) == {1: "not_allowed"}
     batch, refusals = decoder.take(NOW)
     assert batch.point.tolist() == [0]
     assert [(r.reason, r.topic, r.source) for r in refusals] == [("not_allowed", "cd/g1/p1", "flood")]

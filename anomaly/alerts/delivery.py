@@ -1,0 +1,396 @@
+"""Delivery: the loop that carries queued notifications to their targets.
+
+Owns the HTTP client, the calls in the air and the counters. Order and retries are anomaly.alerts.lane's,
+what is durable is anomaly.alerts.letters'. A target that hangs holds up only its own lane; SQLite works on
+a thread of its own, so the loop waits for no disk. URLs and secrets never reach a log line or an error.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import random
+import sqlite3
+import ssl
+import time
+from collections import Counter, deque
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from email.utils import parsedate_to_datetime
+from pathlib import Path
+from typing import Final, TypeVar
+
+import aiohttp
+
+from anomaly.alerts import signature
+from anomaly.alerts.addresses import AddressRefusedError, CheckedResolver, literal_refusal
+from anomaly.alerts.lane import RETRY_S, Answer, Lane, Notice, Settlement
+from anomaly.alerts.letters import Letters, Loaded
+from anomaly.alerts.outbox import Outbox
+from anomaly.alerts.outboxfile import DEAD, QUEUED, SENT, SUPERSEDED
+from anomaly.settings import AlertSettings, WebhookSettings
+from storage.batch import US_PER_S
+
+log = logging.getLogger("yuzui.delivery")
+T = TypeVar("T")
+
+POLL_S: Final = 1.0
+"""How often there is looked for what other processes did: `yuzui outbox retry`, `yuzui alert test`."""
+STORE_PAUSE_S: Final = 1.0
+"""After an error of the outbox's file, before the next try."""
+ANSWER_BYTES_MAX: Final = 16 * 1024
+"""Read of an answer, so that the connection can be used again; of a longer answer it is closed."""
+ANSWER_S_MAX: Final = 2.0
+"""For that read. The status has already decided: a body that drips changes nothing."""
+STOP_S_MAX: Final = 3.0
+"""Calls in the air when the engine stops get this long; what has no answer then is sent again later."""
+DNS_CACHE_S: Final = 10
+LATENCIES_KEPT: Final = 10_000
+PAUSING: Final = frozenset({429, 502, 503, 504})
+"""Answers whose Retry-After holds for the whole target."""
+GONE: Final = 410
+USER_AGENT: Final = "yuzui"
+
+
+@dataclass(slots=True)
+class Target:
+    """One webhook: its settings, its lane and its connections."""
+
+    webhook: WebhookSettings
+    keys: tuple[bytes, ...]
+    lane: Lane
+    session: aiohttp.ClientSession
+    refused: str | None
+
+
+class Deliverer:
+    """``run`` delivers until ``stop``; ``wake`` says that there is something new, from any thread.
+
+    counters     webhooks_delivered, webhooks_failed (and by reason), webhooks_dead, webhooks_superseded,
+                 webhooks_disabled, outbox_errors
+    latencies_s  of the newest deliveries, from queued to answered
+    """
+
+    def __init__(
+        self,
+        path: Path,
+        webhooks: Sequence[WebhookSettings],
+        alerts: AlertSettings | None = None,
+        *,
+        retry_s: tuple[float, ...] = RETRY_S,
+        spread: Callable[[], float] = random.random,
+        now_us: Callable[[], int] = lambda: time.time_ns() // 1000,
+    ) -> None:
+        self._webhooks = tuple(webhooks)
+        self._heartbeat_s = alerts.heartbeat_s if alerts else 0
+        self._retry_s = retry_s
+        self._spread = spread
+        self._now_us = now_us
+        self.counters: Counter[str] = Counter()
+        self.latencies_s: deque[float] = deque(maxlen=LATENCIES_KEPT)
+        self._targets: dict[str, Target] = {}
+        self._letters = Letters(Outbox(path))
+        self._store = ThreadPoolExecutor(1, thread_name_prefix="outbox")
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._woken = asyncio.Event()
+        self._landed = asyncio.Event()
+        self._ended = asyncio.Event()
+        self._stopping = False
+        self._failure: BaseException | None = None
+        self._calls: set[asyncio.Task[None]] = set()
+        self._unsettled: list[Settlement] = []
+        self._settling: set[int] = set()
+
+    @property
+    def waiting(self) -> int:
+        """Notifications not delivered."""
+        return sum(len(target.lane) for target in self._targets.values())
+
+    @property
+    def oldest_s(self) -> float:
+        """Age of the oldest of them; 0 where there is none."""
+        oldest = [at for target in self._targets.values() if (at := target.lane.oldest) is not None]
+        return (self._now_us() - min(oldest)) / US_PER_S if oldest else 0.0
+
+    def wake(self) -> None:
+        """The outbox holds something new. From any thread, at any time; does not wait."""
+        loop = self._loop
+        if loop is not None and not loop.is_closed():
+            loop.call_soon_threadsafe(self._woken.set)
+
+    async def run(self) -> None:
+        """Deliver until ``stop``. Raises ValueError or OSError at once for an unusable secret."""
+        self._loop = asyncio.get_running_loop()
+        books: list[asyncio.Task[None]] = []
+        try:
+            await self._open()
+            books.append(asyncio.create_task(self._keep_books(), name="delivery books"))
+            if self._heartbeat_s:
+                books.append(asyncio.create_task(self._beat(), name="heartbeat"))
+            looked = -POLL_S
+            more = True
+            while not self._stopping:
+                if self._failure is not None:
+                    raise self._failure
+                self._woken.clear()
+                more = await self._take_in()
+                if self._loop.time() - looked >= POLL_S:
+                    looked = self._loop.time()
+                    await self._look_for_changes()
+                for target in self._targets.values():
+                    self._launch(target)
+                if not more:
+                    await self._rest()
+        finally:
+            await self._close(books)
+            self._ended.set()
+
+    async def stop(self) -> None:
+        """End: calls in the air may land, what came of them is kept. Returns when all is closed."""
+        if self._loop is None:
+            self._letters.close()
+            return
+        self._stopping = True
+        self._woken.set()
+        await self._ended.wait()
+
+    async def _open(self) -> None:
+        disabled = await self._on_store(self._letters.disabled)
+        for webhook in self._webhooks:
+            lane = Lane(
+                webhook.concurrency_max, round(webhook.give_up_s * US_PER_S), self._spread, self._retry_s
+            )
+            lane.disabled = webhook.name in disabled
+            refused = literal_refusal(webhook)
+            session = aiohttp.ClientSession(
+                connector=aiohttp.TCPConnector(
+                    limit=webhook.concurrency_max, resolver=CheckedResolver(), ttl_dns_cache=DNS_CACHE_S
+                ),
+                timeout=aiohttp.ClientTimeout(total=webhook.timeout_s),
+                cookie_jar=aiohttp.DummyCookieJar(),
+                auto_decompress=False,
+                headers={"User-Agent": USER_AGENT, "Content-Type": "application/json"},
+            )
+            self._targets[webhook.name] = Target(webhook, signature.keys_of(webhook), lane, session, refused)
+            if refused or lane.disabled:
+                log.warning("webhook %s is not called: %s", webhook.name, refused or "it answered 410")
+
+    async def _on_store(self, work: Callable[[], T]) -> T:
+        return await asyncio.get_running_loop().run_in_executor(self._store, work)
+
+    async def _take_in(self) -> bool:
+        """Take in what is newly queued; whether there is more."""
+        try:
+            loaded, more = await self._on_store(self._letters.new)
+        except sqlite3.Error as failure:
+            self._store_failed(failure)
+            await asyncio.sleep(STORE_PAUSE_S)
+            return True
+        self._add(loaded)
+        return more
+
+    async def _look_for_changes(self) -> None:
+        try:
+            if not await self._on_store(self._letters.touched):
+                return
+            loaded = await self._on_store(self._letters.again)
+            disabled = await self._on_store(self._letters.disabled)
+        except sqlite3.Error as failure:
+            self._store_failed(failure)
+            return
+        queued = {one.notice.rowid for one in loaded}
+        for name, target in self._targets.items():
+            target.lane.keep(queued)
+            target.lane.disabled = name in disabled
+        self._add([one for one in loaded if one.notice.rowid not in self._settling])
+
+    def _add(self, loaded: Sequence[Loaded]) -> None:
+        for one in loaded:
+            target = self._targets.get(one.target)
+            if target is None:
+                notice = one.notice
+                self._settle([Settlement(notice.rowid, DEAD, notice.attempts, 0, "no such target any more")])
+            else:
+                self._settle(target.lane.add(one.notice))
+
+    async def _rest(self) -> None:
+        """Until woken, until a retry is due, or for the next look at what others did."""
+        now = self._now_us()
+        due = [at for target in self._targets.values() if (at := target.lane.wakes_at(now)) is not None]
+        rest_s = min([POLL_S, *(max(at - now, 0) / US_PER_S for at in due)])
+        try:
+            await asyncio.wait_for(self._woken.wait(), rest_s)
+        except TimeoutError:
+            return
+
+    def _launch(self, target: Target) -> None:
+        """Send all that may go to a target now."""
+        while not self._stopping and (notice := target.lane.take(self._now_us())) is not None:
+            call = asyncio.create_task(self._call(target, notice), name=f"webhook {target.webhook.name}")
+            self._calls.add(call)
+            call.add_done_callback(self._call_ended)
+
+    def _call_ended(self, call: asyncio.Task[None]) -> None:
+        self._calls.discard(call)
+        if not call.cancelled() and (failure := call.exception()) is not None:
+            self._failure = failure
+            self._woken.set()
+
+    async def _call(self, target: Target, notice: Notice) -> None:
+        """One call and what comes of it."""
+        answer = await self._post(target, notice)
+        now = self._now_us()
+        if answer.error is None:
+            self.latencies_s.append((now - notice.created_at) / US_PER_S)
+        else:
+            self.counters["webhooks_failed"] += 1
+            self.counters[f"webhooks_failed_{answer.error}"] += 1
+        settlements = target.lane.land(notice, answer, now)
+        if answer.gone:
+            log.error("webhook %s answered 410: it is not called again until retried", target.webhook.name)
+            self.counters["webhooks_disabled"] += 1
+        self._settle(settlements)
+        self._launch(target)
+        # What became due only now, a retry or a pause, is the run loop's to wait for.
+        if answer.error is not None:
+            self._woken.set()
+
+    async def _post(self, target: Target, notice: Notice) -> Answer:
+        if target.refused is not None:
+            return Answer("address_refused", hopeless=True)
+        try:
+            body = notice.body
+            if body is None:
+                body = await self._on_store(lambda: self._letters.body(notice.rowid))
+            headers = signature.headers(target.keys, notice.webhook_id, self._now_us() // US_PER_S, body)
+            async with target.session.post(
+                target.webhook.url, data=body, headers=headers, allow_redirects=False
+            ) as response:
+                await _read_some(response)
+                return _answer(response)
+        except (aiohttp.ClientError, OSError, ValueError, sqlite3.Error) as failure:
+            return Answer(_reason(failure))
+
+    def _settle(self, settlements: Sequence[Settlement]) -> None:
+        counted = {SENT: "webhooks_delivered", DEAD: "webhooks_dead", SUPERSEDED: "webhooks_superseded"}
+        for one in settlements:
+            if one.state != QUEUED:
+                self.counters[counted[one.state]] += 1
+            self._unsettled.append(one)
+            self._settling.add(one.rowid)
+        if settlements:
+            self._landed.set()
+
+    async def _keep_books(self) -> None:
+        """Write what became of notifications: whatever landed while the last write was on its way."""
+        while True:
+            await self._landed.wait()
+            self._landed.clear()
+            if not await self._write_books():
+                await asyncio.sleep(STORE_PAUSE_S)
+                self._landed.set()
+
+    async def _write_books(self) -> bool:
+        batch = list(self._unsettled)
+        gone = [name for name, target in self._targets.items() if target.lane.disabled]
+        now = self._now_us()
+
+        def write() -> None:
+            self._letters.settle(batch, now)
+            for name in set(gone) - self._letters.disabled():
+                self._letters.disable(name, now)
+
+        try:
+            await self._on_store(write)
+        except sqlite3.Error as failure:
+            self._store_failed(failure)
+            return False
+        del self._unsettled[: len(batch)]
+        self._settling = {one.rowid for one in self._unsettled}
+        return True
+
+    def _store_failed(self, failure: sqlite3.Error) -> None:
+        self.counters["outbox_errors"] += 1
+        log.error("outbox: %s", failure)
+
+    async def _beat(self) -> None:
+        names = [webhook.name for webhook in self._webhooks]
+        while True:
+            await asyncio.sleep(self._heartbeat_s)
+            try:
+                await self._on_store(lambda: self._letters.heartbeat(names))
+            except sqlite3.Error as failure:
+                self._store_failed(failure)
+            self._woken.set()
+
+    async def _close(self, books: Sequence[asyncio.Task[None]]) -> None:
+        if self._calls:
+            await asyncio.wait(self._calls, timeout=STOP_S_MAX)
+        for task in (*self._calls, *books):
+            task.cancel()
+        await asyncio.gather(*self._calls, *books, return_exceptions=True)
+        if self._unsettled:
+            await self._write_books()
+        for target in self._targets.values():
+            await target.session.close()
+        await self._on_store(self._letters.close)
+        self._store.shutdown(wait=False)
+
+
+async def _read_some(response: aiohttp.ClientResponse) -> None:
+    """Read a short answer to its end; leave a long or slow one, whose connection is then closed."""
+    left = ANSWER_BYTES_MAX
+    try:
+        async with asyncio.timeout(ANSWER_S_MAX):
+            while left > 0 and (chunk := await response.content.read(left)):
+                left -= len(chunk)
+    except (TimeoutError, aiohttp.ClientError):
+        response.close()
+
+
+def _answer(response: aiohttp.ClientResponse) -> Answer:
+    status = response.status
+    if 200 <= status < 300:
+        return Answer()
+    if status == GONE:
+        return Answer("status_410", gone=True)
+    if 300 <= status < 400:
+        return Answer("redirect")
+    pause = _retry_after_s(response.headers.get("Retry-After")) if status in PAUSING else None
+    return Answer(f"status_{status}", retry_after_s=pause)
+
+
+def _retry_after_s(text: str | None) -> float | None:
+    """Seconds from a Retry-After of either form; None where it is missing or makes no sense."""
+    if text is None:
+        return None
+    if text.strip().isdigit():
+        return float(text)
+    try:
+        return max(parsedate_to_datetime(text).timestamp() - time.time(), 0.0)
+    except (ValueError, TypeError, OverflowError):
+        return None
+
+
+def _reason(failure: BaseException) -> str:
+    """A word for a failed call, without its URL."""
+    cause: BaseException | None = failure
+    while cause is not None:
+        if isinstance(cause, AddressRefusedError):
+            return "address_refused"
+        cause = cause.__cause__
+    for kind, word in (
+        (TimeoutError, "timeout"),
+        (aiohttp.ClientConnectorDNSError, "dns"),
+        (aiohttp.ClientSSLError, "tls"),
+        (ssl.SSLError, "tls"),
+        (aiohttp.ClientConnectorError, "refused"),
+        (aiohttp.ClientResponseError, "bad_answer"),
+        (sqlite3.Error, "outbox"),
+        (aiohttp.ClientConnectionError, "connection_lost"),
+        (OSError, "connection_lost"),
+    ):
+        if isinstance(failure, kind):
+            return word
+    return "bad_request"

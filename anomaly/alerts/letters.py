@@ -1,0 +1,116 @@
+"""The deliverer's view of the outbox: what is queued, and what became of it.
+
+Owns the queries the delivery loop makes, each one short transaction on its own connection and thread.
+Knows nothing of HTTP or of order (anomaly.alerts.lane).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Final
+
+from anomaly.alerts.lane import Notice, Settlement
+from anomaly.alerts.outbox import Outbox
+
+LOAD_MAX: Final = 2_000
+"""Notifications read at once, with their bodies: some megabytes."""
+
+_QUEUED: Final = (
+    "SELECT d.rowid, d.target, d.webhook_id, d.alert_id, d.revision, d.attempts, d.created_at, d.next_at, "
+    "coalesce(d.body, e.body) AS body FROM delivery d LEFT JOIN alert_event e ON e.rowid = d.event "
+    "WHERE d.state = 'queued' AND d.rowid > ? ORDER BY d.rowid LIMIT ?"
+)
+_SETTLE: Final = (
+    "UPDATE delivery SET attempts = ?, next_at = ?, last_error = ?, done_at = CASE WHEN ? = 'queued' "
+    "THEN done_at ELSE ? END, state = CASE WHEN ? = 'queued' AND state <> 'queued' THEN state ELSE ? END "
+    "WHERE rowid = ?"
+)
+"""A failed call does not wake up what was superseded or dropped while it was in the air; a 2xx is a fact."""
+
+
+@dataclass(frozen=True, slots=True)
+class Loaded:
+    """A notification and the name of its target."""
+
+    target: str
+    notice: Notice
+
+
+class Letters:
+    """Used by one thread at a time; ``outbox`` is its own."""
+
+    def __init__(self, outbox: Outbox) -> None:
+        self._outbox = outbox
+        self._after = 0
+        self._touched: Any = None
+
+    def new(self) -> tuple[list[Loaded], bool]:
+        """Queued notifications not given before, and whether there are more."""
+        rows = self._outbox.rows(_QUEUED, (self._after, LOAD_MAX))
+        if rows:
+            self._after = rows[-1]["rowid"]
+        return [_loaded(row) for row in rows], len(rows) == LOAD_MAX
+
+    def touched(self) -> bool:
+        """Whether an operator changed something since this was asked last; False the first time."""
+        before, self._touched = self._touched, self._outbox.meta("touched", 0)
+        return before is not None and before != self._touched
+
+    def again(self) -> list[Loaded]:
+        """Everything queued among what was given before, without bodies: after an operator's change."""
+        rows = self._outbox.rows(_QUEUED.replace("coalesce(d.body, e.body)", "NULL"), (0, -1))
+        return [_loaded(row) for row in rows if row["rowid"] <= self._after]
+
+    def body(self, rowid: int) -> bytes:
+        """The body of one notification."""
+        found = self._outbox.rows(
+            "SELECT coalesce(d.body, e.body) FROM delivery d LEFT JOIN alert_event e ON e.rowid = d.event "
+            "WHERE d.rowid = ?",
+            (rowid,),
+        )
+        return bytes(found[0][0])
+
+    def settle(self, settlements: Sequence[Settlement], now: int) -> None:
+        """Keep what became of notifications, in one transaction."""
+        with self._outbox.writing() as db:
+            db.executemany(
+                _SETTLE,
+                [
+                    (s.attempts, s.next_at, s.error, s.state, now, s.state, s.state, s.rowid)
+                    for s in settlements
+                ],
+            )
+
+    def disabled(self) -> set[str]:
+        """Targets that answered 410 and were not asked for again since."""
+        rows = self._outbox.rows("SELECT key FROM meta WHERE key LIKE 'disabled:%'")
+        return {str(row[0]).removeprefix("disabled:") for row in rows}
+
+    def disable(self, target: str, now: int) -> None:
+        """Remember that a target answered 410."""
+        with self._outbox.writing():
+            self._outbox.set_meta(f"disabled:{target}", now)
+
+    def heartbeat(self, targets: Sequence[str]) -> None:
+        """Queue a heartbeat for each target."""
+        self._outbox.send_heartbeat(targets)
+
+    def close(self) -> None:
+        """Let go of the connection."""
+        self._outbox.close()
+
+
+def _loaded(row: Any) -> Loaded:
+    body = None if row["body"] is None else bytes(row["body"])
+    notice = Notice(
+        row["rowid"],
+        row["webhook_id"],
+        row["alert_id"],
+        row["revision"],
+        row["attempts"],
+        row["created_at"],
+        row["next_at"],
+        body,
+    )
+    return Loaded(row["target"], notice)

@@ -1,0 +1,110 @@
+"""`yuzui alert`: what is firing, what was, and does the webhook work."""
+
+from __future__ import annotations
+
+import time
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+import orjson
+
+from ingest.cli import config_option, json_option
+from ingest.commands.common import load_or_fail
+
+if TYPE_CHECKING:
+    from anomaly.alerts.outbox import Outbox
+    from ingest.config import Config
+
+SEVERITIES = {1: "蓝 blue", 2: "黄 yellow", 3: "橙 orange", 4: "红 red"}
+ANSWER_S_MAX = 20.0
+
+
+def open_outbox(config: Config) -> Outbox:
+    """The outbox of the config's data folder, beside a running engine or without one."""
+    from anomaly.alerts.outbox import Outbox
+
+    path = Path(config.data.dir) / "outbox.db"
+    if not path.is_file():
+        raise click.ClickException(f"no outbox in {config.data.dir}: start the engine once")
+    return Outbox(path, config.webhook, config.alerts)
+
+
+def moment(us: int | None) -> str:
+    """µs since 1970 as a person reads it, in this machine's zone."""
+    if us is None:
+        return "-"
+    return datetime.fromtimestamp(us / 1e6, UTC).astimezone().strftime("%m-%d %H:%M:%S")
+
+
+def echo_json(row: dict[str, Any]) -> None:
+    """One JSON line."""
+    click.echo(orjson.dumps(row, default=str).decode())
+
+
+@click.group()
+def command() -> None:
+    """Alerts, newest first; --json for machines."""
+
+
+@command.command("list")
+@config_option
+@click.option("--open", "open_only", is_flag=True, help="Only those still firing.")
+@click.option("--limit", default=50, show_default=True)
+@json_option
+def list_(config_path: str, open_only: bool, limit: int, as_json: bool) -> None:
+    """Alerts with their newest state."""
+    rows = open_outbox(load_or_fail(config_path)).alerts(open_only=open_only, limit=limit)
+    for row in rows:
+        if as_json:
+            echo_json(row)
+        else:
+            severity = SEVERITIES[row["severity"]]
+            click.echo(f"{row['id']}  {row['type']:8} {severity:10} {moment(row['onset'])}  {row['summary_zh']}")
+    if not rows and not as_json:
+        click.echo("no alerts")
+
+
+@command.command()
+@config_option
+@click.argument("alert_id")
+@json_option
+def show(config_path: str, alert_id: str, as_json: bool) -> None:
+    """One alert: its course, and who was told."""
+    found = open_outbox(load_or_fail(config_path)).show(alert_id)
+    if found is None:
+        raise click.ClickException(f"no alert {alert_id}; see `yuzui alert list`")
+    if as_json:
+        echo_json(found)
+        return
+    for row in found["revisions"]:
+        click.echo(f"{moment(row['at'])}  {row['type']:8} {SEVERITIES[row['severity']]:10} {row['summary_en']}")
+    for row in found["deliveries"]:
+        click.echo(f"  to {row['target']}: {row['state']} after {row['attempts']} attempts {row['last_error'] or ''}")
+
+
+@command.command()
+@config_option
+@click.option("--target", multiple=True, help="A [[webhook]] by name; default all.")
+def test(config_path: str, target: tuple[str, ...]) -> None:
+    """Send a test notification through a running engine and wait for the answer."""
+    config = load_or_fail(config_path)
+    names = list(target) or [w.name for w in config.webhook]
+    unknown = set(names) - {w.name for w in config.webhook}
+    if unknown or not names:
+        raise click.ClickException(f"no [[webhook]] named {', '.join(sorted(unknown))}" if unknown else "no [[webhook]]")
+    outbox = open_outbox(config)
+    waiting = set(outbox.send_test(names))
+    end = time.monotonic() + ANSWER_S_MAX
+    rows: dict[str, dict[str, Any]] = {}
+    while waiting and time.monotonic() < end:
+        rows = {r["webhook_id"]: r for r in outbox.deliveries() if r["webhook_id"] in waiting} | rows
+        waiting -= {i for i, r in rows.items() if r["state"] == "sent"}
+        rows = {i: r for i, r in rows.items() if r["state"] == "sent"}
+        time.sleep(0.1)
+    for name in names:
+        well = any(r["target"] == name for r in rows.values())
+        click.echo(f"{name}: {'answered 2xx' if well else 'no 2xx yet; is the engine running? see `yuzui outbox list`'}")
+    if waiting:
+        raise click.exceptions.Exit(1)

@@ -1,0 +1,38 @@
+"""Refusals and alert events as rows of the lake's small logs.
+
+Owns the mapping of columns; the schemas are storage.schema's.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import pyarrow as pa
+
+from storage.records import Refusal
+from storage.schema import ALERTS, QUARANTINE
+
+
+def quarantine_table(refusals: Sequence[tuple[int, Refusal]]) -> pa.Table:
+    """(id, refusal) pairs as QUARANTINE rows; id is journal seq << 24 | row."""
+    return pa.table(
+        {
+            "id": pa.array([number for number, _ in refusals], pa.int64()),
+            "received_at": pa.array([r.received_at for _, r in refusals], pa.timestamp("us", tz="UTC")),
+            "source": [r.source for _, r in refusals],
+            "topic": [r.topic for _, r in refusals],
+            "reason": [r.reason for _, r in refusals],
+            "detail": [r.detail for _, r in refusals],
+            "raw": pa.array([r.raw for _, r in refusals], pa.binary()),
+            "point_id": pa.array([r.point_id for _, r in refusals], pa.string()),
+            "client": pa.array([r.client for _, r in refusals], pa.string()),
+        },
+        schema=QUARANTINE,
+    )
+
+
+def alerts_table(rows: Sequence[Mapping[str, Any]]) -> pa.Table:
+    """Rows of the outbox's alert_event as ALERTS rows; times are µs since 1970 UTC in both."""
+    columns = {field.name: pa.array([row[field.name] for row in rows], field.type) for field in ALERTS}
+    return pa.table(columns, schema=ALERTS)

@@ -1,0 +1,327 @@
+"""One TCP or TLS connection: bytes in to its session, bytes out from it, and its right to acknowledge.
+
+Owns the socket, the bounded output buffer, pausing of reads, and the epoch. Knows nothing of what a
+packet means: the session does, and its owner (a door or a link) reacts to what the session says.
+"""
+
+from __future__ import annotations
+
+import select
+import socket
+import ssl
+from enum import IntFlag
+from typing import Protocol
+
+from ingest.frames import Frames
+from ingest.mqtt.listener import ServerSession
+from ingest.mqtt.receipts import Receipt, Received
+from ingest.mqtt.sockets import CHUNK_BYTES, Sockets
+from ingest.mqtt.subscriber import ClientSession
+from ingest.mqtt.tls import common_name
+
+READ_BYTES_MAX = 1 << 20
+"""Read from one connection in one poll; above it the others have their turn first."""
+OUT_GRACE = 2
+"""A peer that does not read is paused at the output limit; what was already received may still be
+acknowledged into the buffer, up to this many times the limit, then the connection is closed."""
+
+_LATER = (BlockingIOError, InterruptedError, ssl.SSLWantReadError, ssl.SSLWantWriteError)
+
+
+class Pause(IntFlag):
+    """Why a connection is not read."""
+
+    OUT = 1
+    """It does not take its acknowledgements."""
+    UNANSWERED = 2
+    """Too much of it waits for the disk."""
+    ADMISSION = 4
+    """Its password is being verified."""
+
+
+class Owner(Protocol):
+    """Who opened a connection and reacts to it."""
+
+    def handshaken(self, conn: Connection) -> None:
+        """TLS is up, or there is none."""
+
+    def after_receive(self, conn: Connection) -> None:
+        """The session was fed and may want something."""
+
+    def closed(self, conn: Connection, why: str) -> None:
+        """The connection is gone."""
+
+    def sweep(self, conn: Connection, now: float, read_since: float | None) -> None:
+        """Timers, about once a second. ``read_since``: when reading last began; None while it is paused."""
+
+
+class Connection:
+    """A peer. Epoch 0 is closed; a receipt of another epoch than the connection's is worth nothing.
+
+    client_id   as the gateway says, or as we say to the broker
+    address     IP address of the peer
+    credential  who it proved to be (listener); None is anonymous, or a broker
+    from_publisher  a gateway at our listener; otherwise a broker
+    detail      why TLS failed, in words
+    """
+
+    def __init__(
+        self,
+        sockets: Sockets,
+        sock: socket.socket,
+        session: ServerSession | ClientSession,
+        owner: Owner,
+        address: str,
+        buffer_bytes_max: int,
+    ) -> None:
+        self.epoch = sockets.next_epoch()
+        self.session = session
+        self.from_publisher = isinstance(session, ServerSession)
+        self.client_id = ""
+        self.address = address
+        self.credential: str | None = None
+        self.opened_at = self.last_read = self.last_sent = self.last_progress = sockets.now
+        self.unanswered_bytes = 0
+        self.detail = ""
+        self.handshaking = False
+        self.paused = Pause(0)
+        self.owner = owner
+        self._sockets = sockets
+        self._sock = sock
+        self._fd = sock.fileno()
+        self._tls = isinstance(sock, ssl.SSLSocket)
+        self._out = bytearray()
+        self._limit = buffer_bytes_max
+        sockets.connections[self.epoch] = self
+
+    @property
+    def v5(self) -> bool:
+        """Whether the peer speaks MQTT 5."""
+        return self.session.stream.v5
+
+    @property
+    def wants_reasons(self) -> bool:
+        """Whether it wants refusals in words."""
+        return isinstance(self.session, ServerSession) and self.session.wants_reasons
+
+    @property
+    def peer_packet_bytes_max(self) -> int:
+        """Largest packet it takes."""
+        return self.session.peer_packet_bytes_max if isinstance(self.session, ServerSession) else 0xFFFF_FFFF
+
+    @property
+    def out_bytes(self) -> int:
+        """Bytes that wait for the peer to read."""
+        return len(self._out)
+
+    def certificate_name(self) -> str | None:
+        """The common name of the certificate the peer showed and TLS verified."""
+        return common_name(self._sock) if isinstance(self._sock, ssl.SSLSocket) else None
+
+    def start(self) -> None:
+        """Begin: shake hands where it is TLS, then read and tell the owner."""
+        self._sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        if self._tls:
+            self.handshaking = True
+            self.on_ready(0, self._sockets.now)
+        else:
+            self._sockets.watch_reads(self._fd, self)
+            self.owner.handshaken(self)
+
+    def on_ready(self, _mask: int, _now: float) -> None:
+        """Go on with the handshake, or write what waits."""
+        if self.handshaking:
+            self._shake_hands()
+        else:
+            self._flush()
+
+    def _shake_hands(self) -> None:
+        assert isinstance(self._sock, ssl.SSLSocket)
+        try:
+            self._sock.do_handshake()
+        except ssl.SSLWantReadError:
+            self._sockets.watch(self._fd, select.EPOLLIN, self)
+        except ssl.SSLWantWriteError:
+            self._sockets.watch(self._fd, select.EPOLLOUT, self)
+        except (OSError, ValueError) as fault:
+            self.detail = str(fault)
+            self._doom("tls")
+        else:
+            self.handshaking = False
+            self._sockets.unwatch(self._fd)
+            self._sockets.watch_reads(self._fd, self)
+            self._sockets.unread.add(self)
+            self.owner.handshaken(self)
+
+    def read(self) -> int:
+        """Read what is there (at most READ_BYTES_MAX) and feed the session; the bytes read."""
+        if self.paused or not self.epoch:
+            return 0
+        chunk, end = self._recv()
+        if chunk:
+            self.last_read = self._sockets.now
+            self.feed(chunk)
+        if end and self.epoch:
+            self._doom(end)
+        return len(chunk)
+
+    def _recv(self) -> tuple[bytes, str]:
+        """Bytes, and why no more will come ("" when they may)."""
+        buffer, pieces, total = self._sockets.buffer, [], 0
+        end = ""
+        while True:
+            try:
+                size = self._sock.recv_into(buffer)
+            except _LATER:
+                break
+            except (OSError, ValueError):
+                end = "reset"
+                break
+            if not size:
+                end = "closed_by_peer"
+                break
+            pieces.append(bytes(buffer[:size]))
+            total += size
+            if size < CHUNK_BYTES and not self._tls:
+                break
+            if total >= READ_BYTES_MAX:
+                if self._tls:
+                    self._sockets.unread.add(self)
+                break
+        return (pieces[0] if len(pieces) == 1 else b"".join(pieces)), end
+
+    def feed(self, chunk: bytes) -> None:
+        """Give bytes to the session, hand on its messages, send its answers, tell the owner."""
+        stream = self.session.stream
+        before = stream.held_bytes + len(chunk)
+        self.hand_on(self.session.receive(chunk), before)
+
+    def hand_on(self, frames: Frames, bytes_before: int) -> None:
+        """Messages of the session become Received; then answers and the owner."""
+        session = self.session
+        if frames.topics:
+            size = bytes_before - session.stream.held_bytes
+            sockets = self._sockets
+            sockets.received.append(
+                Received(
+                    self,
+                    self.epoch,
+                    frames.topics,
+                    frames.payloads,
+                    frames.heads,
+                    frames.pids,
+                    sockets.wall_us,
+                    size,
+                    self.credential,
+                    frames.oversized,
+                )
+            )
+            self.unanswered_bytes += size
+            if self.unanswered_bytes > self._limit:
+                self.pause(Pause.UNANSWERED)
+        if session.out:
+            self.send_session()
+        self.owner.after_receive(self)
+
+    def send_session(self) -> None:
+        """Send what the session has to say."""
+        out = bytes(self.session.out)
+        self.session.out.clear()
+        self.send(out)
+
+    def acknowledge(self, epoch: int, receipt: Receipt) -> bool:
+        """Send the acknowledgements of ``receipt``; False, and counted, if its connection is gone."""
+        if not self.epoch or epoch != self.epoch or receipt.epoch != epoch:
+            if receipt.messages:
+                self._sockets.counters["receipts_stale"] += 1
+                self._sockets.counters["acks_stale"] += receipt.messages
+            return False
+        self.answered(receipt.size, receipt.messages)
+        if receipt.acks:
+            self.send(receipt.acks)
+        return True
+
+    def answered(self, size: int, messages: int) -> None:
+        """``messages`` acknowledgements leave, for ``size`` bytes received."""
+        self._sockets.counters["acks_sent"] += messages
+        if isinstance(self.session, ServerSession):
+            self.session.acknowledged(messages)
+        self.unanswered_bytes -= size
+        if self.paused & Pause.UNANSWERED and self.unanswered_bytes <= self._limit // 2:
+            self.unpause(Pause.UNANSWERED)
+
+    def send(self, out: bytes) -> None:
+        """Send now what the kernel takes, the rest when it takes more. Never blocks, never raises."""
+        if not self.epoch:
+            return
+        if self._out:
+            self._out += out
+            self._bound()
+            return
+        self.last_sent = self._sockets.now
+        sent = self._send(out)
+        if sent < len(out) and self.epoch:
+            self.last_progress = self._sockets.now
+            self._out += out[sent:]
+            self._sockets.watch(self._fd, select.EPOLLOUT, self)
+            self._bound()
+
+    def _send(self, out: bytes | bytearray) -> int:
+        try:
+            sent = self._sock.send(out)
+        except _LATER:
+            return 0
+        except (OSError, ValueError):
+            self._doom("reset")
+            return 0
+        self._sockets.counters["bytes_out"] += sent
+        return sent
+
+    def _flush(self) -> None:
+        sent = self._send(self._out)
+        if sent:
+            self.last_sent = self.last_progress = self._sockets.now
+            del self._out[:sent]
+        if not self._out:
+            self._sockets.unwatch(self._fd)
+        if self.paused & Pause.OUT and len(self._out) <= self._limit // 2:
+            self.unpause(Pause.OUT)
+
+    def _bound(self) -> None:
+        if len(self._out) > self._limit:
+            self.pause(Pause.OUT)
+        if len(self._out) > OUT_GRACE * self._limit:
+            self._doom("slow_reader")
+
+    def pause(self, why: Pause) -> None:
+        """Do not read until unpaused for this reason."""
+        if not self.paused and self.epoch:
+            self._sockets.unwatch_reads(self._fd)
+            self._sockets.counters["pauses"] += 1
+        self.paused |= why
+
+    def unpause(self, why: Pause) -> None:
+        """Read again unless another reason stands. Its keepalive starts anew."""
+        was, self.paused = self.paused, self.paused & ~why
+        if was and not self.paused and self.epoch:
+            self.last_read = self._sockets.now
+            self._sockets.watch_reads(self._fd, self)
+            if self._tls:
+                self._sockets.unread.add(self)
+
+    def _doom(self, why: str) -> None:
+        if self.epoch:
+            self._sockets.doomed.append((self, why))
+
+    def close(self) -> None:
+        """Close the socket after one last try to send. The epoch ends: receipts are worth nothing now."""
+        if not self.epoch:
+            return
+        if self.session.out and not self.handshaking:
+            self.send_session()
+        self._sockets.connections.pop(self.epoch, None)
+        self.epoch = 0
+        self._sockets.unwatch_reads(self._fd)
+        self._sockets.unwatch(self._fd)
+        self._sockets.unread.discard(self)
+        self._sock.close()

@@ -1,0 +1,378 @@
+"""The aiomqtt speaker: some simulated gateways through an MQTT client that is not ours, in one process.
+
+Owns the part of the city that keeps simulator and engine from agreeing only with each other: payloads
+are written by Python's own number formatting and packets by aiomqtt. Slow beside the raw speaker (tens
+of µs a message), so it carries one gateway in ten. Run as ``python -m ingest.simulate.async_gateways``
+with a plan on the first line of stdin.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+import math
+import os
+import random
+import sys
+import time
+from collections import deque
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import aiomqtt
+import numpy as np
+import uvloop
+from paho.mqtt.client import MQTT_CLEAN_START_FIRST_ONLY
+
+from ingest.simulate.encode import MQTT_5
+from ingest.simulate.ledger import ABSENT, ACKED, Chunk, Ledger
+from ingest.simulate.speaker import (
+    SLOT_S,
+    Plan,
+    SpeakerReport,
+    WallClock,
+    cpu_s,
+    finished,
+    forget_signals,
+    note_fault,
+    own_part,
+    say,
+)
+
+LANES = 20
+"""Publishes one gateway awaits at once: enough to fill a connection, few enough tasks to be cheap."""
+CONNECT_S_MAX = 20.0
+GO_S_MAX = 120.0
+BACKOFF_S = (0.1, 2.0)
+"""First and longest wait before a reconnect; jittered."""
+CONNECTS_AT_ONCE = 16
+"""aiomqtt connects in a thread each."""
+
+
+class Message:
+    """One publish: its topic and payload, and the ledger's rows it carries."""
+
+    __slots__ = ("begin", "chunk", "end", "payload", "topic")
+
+    def __init__(self, topic: str, payload: str, chunk: Chunk, begin: int, end: int) -> None:
+        self.topic = topic
+        self.payload = payload
+        self.chunk = chunk
+        self.begin, self.end = begin, end
+
+
+class Gateway:
+    """One gateway: what waits to be published, and the task that publishes it.
+
+    rows  its points in the process's order
+    """
+
+    def __init__(self, name: str, version: int, rows: slice, backlog_max: int) -> None:
+        self.name = name
+        self.version = version
+        self.rows = rows
+        self.backlog_max = backlog_max
+        self.waiting: deque[Message] = deque()
+        self.unsettled = 0
+        self.wake = asyncio.Event()
+        self.connected = False
+        self.client: aiomqtt.Client | None = None
+
+
+class AiomqttSpeaker:
+    """Runs a plan to its end; ``run`` returns the report."""
+
+    def __init__(self, plan: Plan) -> None:
+        self._plan = plan
+        self._part = own_part(plan)
+        self._ledger = Ledger(Path(plan.ledger_dir), plan.speaker)
+        self._clock = WallClock()
+        self._random = random.Random(plan.seed)
+        self._stopped = asyncio.Event()
+        self._closing = False
+        self._broken: BaseException | None = None
+        self._connecting = asyncio.Semaphore(CONNECTS_AT_ONCE)
+        self._silence = False
+        fleet = self._part.fleet
+        self.report = SpeakerReport(plan.speaker, points=len(fleet))
+        self._slots: list[list[Gateway]] = []
+        self._silent: set[str] = set()
+        at = 0
+        for codes in self._part.slots:
+            slot = []
+            for code in codes:
+                size = int((fleet.gateway == code).sum())
+                per_step = -(-size // (plan.batch or 1))
+                backlog = max(per_step, int(per_step * plan.backlog_s_max * plan.hz))
+                slot.append(
+                    Gateway(fleet.gateways[code], self._part.version[code], slice(at, at + size), backlog)
+                )
+                at += size
+                if self._part.silent[code]:
+                    self._silent.add(fleet.gateways[code])
+            self._slots.append(slot)
+        self._gateways = [gateway for slot in self._slots for gateway in slot]
+        self.report.gateways = len(self._gateways)
+
+    def stop(self) -> None:
+        """Produce no more; drain and end."""
+        self._stopped.set()
+
+    async def run(self) -> SpeakerReport:
+        """Connect, wait for the parent's word, publish every step at its time, drain, write the ledger."""
+        going = asyncio.Event()
+        asyncio.get_running_loop().add_reader(sys.stdin.fileno(), self._hear, going)
+        tasks = [asyncio.create_task(self._speak(gateway)) for gateway in self._gateways]
+        for task in tasks:
+            task.add_done_callback(self._ended)
+        await self._until(lambda: all(g.connected for g in self._gateways), CONNECT_S_MAX)
+        say(ready=True, points=self.report.points, gateways=self.report.gateways)
+        await self._until(going.is_set, GO_S_MAX)
+        begun, cpu = time.monotonic(), cpu_s()
+        if going.is_set():
+            await self._produce(begun)
+        await self._until(lambda: not any(g.unsettled for g in self._gateways), self._plan.drain_s_max, True)
+        self.report.seconds = time.monotonic() - begun
+        self.report.cpu_s = cpu_s() - cpu
+        self._closing = True
+        for gateway in self._gateways:
+            gateway.wake.set()
+        await asyncio.wait(tasks, timeout=5.0)
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+        self._close()
+        if self._broken is not None:
+            raise self._broken
+        return self.report
+
+    def _ended(self, task: asyncio.Task[None]) -> None:
+        """Our own mistake in a gateway ends the run loudly, with the ledger written."""
+        if not task.cancelled() and (fault := task.exception()) is not None:
+            self._broken = fault
+            self.stop()
+
+    async def _until(self, done: Callable[[], bool], seconds_max: float, draining: bool = False) -> None:
+        """Wait until ``done()`` or ``seconds_max`` passed; a stop ends it unless ``draining``."""
+        limit = time.monotonic() + seconds_max
+        # Counters, sockets and a stop are watched together: a look every SLOT_S is simpler than events.
+        while not done() and time.monotonic() < limit:
+            if self._stopped.is_set() and not draining:
+                return
+            await asyncio.sleep(SLOT_S)
+
+    def _hear(self, going: asyncio.Event) -> None:
+        word = os.read(sys.stdin.fileno(), 64)
+        if b"go" in word:
+            going.set()
+        elif not word:
+            asyncio.get_running_loop().remove_reader(sys.stdin.fileno())
+            self.stop()
+
+    async def _produce(self, begun: float) -> None:
+        plan = self._plan
+        slot_s = 1 / plan.hz / len(self._slots)
+        told = begun
+        for number in range(plan.steps() * len(self._slots)):
+            due = begun + number * slot_s
+            step, slot = divmod(number, len(self._slots))
+            if not self._slots[slot]:
+                continue
+            await asyncio.sleep(due - time.monotonic())
+            if self._stopped.is_set():
+                break
+            self.report.lag_s_max = max(self.report.lag_s_max, time.monotonic() - due)
+            self._silence = self._part.scenario.silent_now(self._part.scenario.share(step, plan.hz))
+            for gateway in self._slots[slot]:
+                if self._is_silent(gateway):
+                    gateway.wake.set()
+                else:
+                    self._measure(gateway, step)
+            if time.monotonic() - told >= 1:
+                told = time.monotonic()
+                say(
+                    seconds=round(told - begun, 1),
+                    sent=self.report.sent,
+                    acked=self.report.acked,
+                    connected=sum(g.connected for g in self._gateways),
+                )
+        self._silence = False
+
+    def _measure(self, gateway: Gateway, step: int) -> None:
+        """One step of one gateway: ledger first, then text."""
+        part, rows = self._part, gateway.rows
+        value = part.values.at(step, rows)
+        now_ms = self._clock.next_ms()
+        size = rows.stop - rows.start
+        chunk = self._ledger.open_chunk(
+            part.fleet.number[rows], np.full(size, now_ms * 1000, np.int64), value
+        )
+        self.report.produced += size
+        messages = list(self._messages(gateway, chunk, now_ms, value.tolist()))
+        if gateway.unsettled + len(messages) > gateway.backlog_max:
+            chunk.settle(0, size, ABSENT)
+            self.report.not_sent += size
+            return
+        gateway.unsettled += len(messages)
+        gateway.waiting.extend(messages)
+        gateway.wake.set()
+
+    def _messages(
+        self, gateway: Gateway, chunk: Chunk, now_ms: int, values: list[float]
+    ) -> Iterator[Message]:
+        fleet, start, batch = self._part.fleet, gateway.rows.start, self._plan.batch
+        if not batch:
+            for i, value in enumerate(values):
+                yield Message(fleet.topic[start + i], f'{{"ts":{now_ms},"v":{value}}}', chunk, i, i + 1)
+            return
+        topic = self._plan.gateway_topic.replace("{gateway}", gateway.name)
+        for begin in range(0, len(values), batch):
+            end = min(begin + batch, len(values))
+            elements = (
+                f'{{"id":"{fleet.point_id[start + i]}","ts":{now_ms},"v":{values[i]}}}'
+                for i in range(begin, end)
+            )
+            yield Message(topic, f"[{','.join(elements)}]", chunk, begin, end)
+
+    async def _speak(self, gateway: Gateway) -> None:
+        """Keep one gateway connected and publishing; what was not acknowledged is published again."""
+        tries = 0
+        while not self._closing:
+            if self._is_silent(gateway):
+                await asyncio.sleep(SLOT_S)
+                continue
+            try:
+                async with self._connecting:
+                    client = self._client(gateway)
+                    self.report.connects += 1
+                    await client.__aenter__()
+                try:
+                    gateway.connected, tries = True, 0
+                    await self._publish_waiting(gateway, client)
+                finally:
+                    gateway.connected = False
+                    await client.__aexit__(None, None, None)
+            except aiomqtt.MqttError as fault:
+                note_fault(self.report, str(fault))
+            if not self._closing:
+                wait_s = min(BACKOFF_S[0] * 2**tries, BACKOFF_S[1]) * self._random.uniform(0.5, 1.0)
+                tries = min(tries + 1, 10)
+                await asyncio.sleep(wait_s)
+
+    def _is_silent(self, gateway: Gateway) -> bool:
+        return self._silence and gateway.name in self._silent
+
+    def _client(self, gateway: Gateway) -> aiomqtt.Client:
+        plan = self._plan
+        version_5 = gateway.version == MQTT_5
+        client = aiomqtt.Client(
+            plan.host,
+            plan.port,
+            identifier=gateway.name,
+            username=plan.user,
+            password=plan.password,
+            protocol=aiomqtt.ProtocolVersion.V5 if version_5 else aiomqtt.ProtocolVersion.V311,
+            clean_session=None if version_5 else False,
+            clean_start=False if version_5 else MQTT_CLEAN_START_FIRST_ONLY,
+            max_inflight_messages=plan.inflight_max,
+            timeout=30.0,
+        )
+        # The client's own warning about many calls at once is not news here.
+        client.pending_calls_threshold = LANES * 2
+        return client
+
+    async def _publish_waiting(self, gateway: Gateway, client: aiomqtt.Client) -> None:
+        """Publish until the connection ends (MqttError), silence falls or the run closes."""
+        listening = asyncio.create_task(_until_disconnected(client))
+        publishing = asyncio.create_task(self._publish_steps(gateway, client))
+        await asyncio.wait((listening, publishing), return_when=asyncio.FIRST_COMPLETED)
+        faults = []
+        for task in (listening, publishing):
+            task.cancel()
+            try:
+                await task
+            except asyncio.CancelledError:
+                pass  # by the line above
+            except aiomqtt.MqttError as fault:
+                faults.append(fault)
+        if faults:
+            raise faults[0]
+
+    async def _publish_steps(self, gateway: Gateway, client: aiomqtt.Client) -> None:
+        while not self._closing:
+            await gateway.wake.wait()
+            gateway.wake.clear()
+            if self._is_silent(gateway):
+                return
+            while gateway.waiting:
+                # One step after another, so that a point's readings stay in order.
+                step = [gateway.waiting.popleft()]
+                while gateway.waiting and gateway.waiting[0].chunk is step[0].chunk:
+                    step.append(gateway.waiting.popleft())
+                todo = iter(step)
+                lanes = [asyncio.ensure_future(self._lane(gateway, client, todo)) for _ in step[:LANES]]
+                try:
+                    await asyncio.gather(*lanes)
+                except BaseException:
+                    for lane in lanes:
+                        lane.cancel()
+                    await asyncio.gather(*lanes, return_exceptions=True)
+                    gateway.waiting.extendleft(reversed(self._left(step)))
+                    gateway.wake.set()
+                    raise
+
+    def _left(self, messages: list[Message]) -> list[Message]:
+        """What a broken connection left to do: at QoS 1 all without PUBACK, at QoS 0 all not handed over."""
+        if self._plan.qos:
+            return [m for m in messages if m.chunk.state[m.begin] != ACKED]
+        return [m for m in messages if m.chunk.sent_us[m.begin] == 0]
+
+    async def _lane(self, gateway: Gateway, client: aiomqtt.Client, todo: Iterator[Message]) -> None:
+        qos = self._plan.qos
+        for message in todo:
+            chunk, begin, end = message.chunk, message.begin, message.end
+            if chunk.sent_us[begin] == 0:
+                chunk.sent(begin, end, time.time_ns() // 1000, final=not qos)
+                self.report.sent += end - begin
+            else:
+                self.report.resent_messages += 1
+            await client.publish(message.topic, message.payload, qos=qos, timeout=math.inf)
+            if qos:
+                chunk.settle(begin, end, ACKED)
+                self.report.acked += end - begin
+            gateway.unsettled -= 1
+
+    def _close(self) -> None:
+        """Write the ledger, fill the report."""
+        self._ledger.close()
+        counts = self._ledger.counts
+        report = self.report
+        report.sent, report.acked = counts["sent"], counts["acked"]
+        report.refused, report.queued = counts["refused"], counts["queued"]
+        messages = max(1, report.sent // max(1, self._plan.batch))
+        report.cpu_us_per_message = round(report.cpu_s / messages * 1e6, 3)
+
+
+async def _until_disconnected(client: aiomqtt.Client) -> None:
+    """Raises MqttError when the connection ends. Publishes wait without a timeout of their own (a timer a
+    message costs a task a message), so this is what ends them."""
+    async for _ in client.messages:
+        pass
+
+
+async def _main(plan: Plan) -> None:
+    speaker = AiomqttSpeaker(plan)
+    loop = asyncio.get_running_loop()
+    gc.collect()
+    gc.freeze()
+    forget_signals(lambda: loop.call_soon_threadsafe(speaker.stop))
+    finished(await speaker.run())
+
+
+def main() -> None:
+    """Read the plan, speak, report."""
+    uvloop.run(_main(Plan.from_json(sys.stdin.buffer.readline().decode())))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,47 @@
+"""Alert events for tests that need some, without an engine behind them."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from anomaly.alerts.event import FIRING, RESOLVED, AlertEvent, Subject
+from tests.anomaly_city import T0
+
+SUBJECT = Subject(
+    7,
+    "P7",
+    "G1",
+    "人民路下穿隧道",
+    "waterlogging",
+    "积水",
+    "water",
+    "金牛区",
+    104.0,
+    30.7,
+    "cm",
+    (15, 25, 30, 40),
+)
+
+
+def event(number: int = 0, revision: int = 1, kind: str = FIRING, **values: Any) -> AlertEvent:
+    fields: dict[str, Any] = {
+        "id": f"{number:016x}",
+        "revision": revision,
+        "type": kind,
+        "rule": "level",
+        "alert_class": "event",
+        "severity": 3,
+        "severity_now": 0 if kind == RESOLVED else 3,
+        "subject": SUBJECT,
+        "onset": T0,
+        "at": T0 + revision * 1_000_000,
+        "recorded_at": T0 + revision * 1_000_000,
+        "value": 31.0,
+        "limit": 30.0,
+        "peak": 31.0,
+        "notify": True,
+        "replay": False,
+        "drill": False,
+        "history": ((T0, 3, 31.0),),
+    }
+    return AlertEvent(**{**fields, **values})

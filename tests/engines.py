@@ -1,0 +1,167 @@
+"""Real engines for tests: their own process, their own data folder, killed by their own pid."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+from ingest.simulate.city import generate, write
+
+ROOT = Path(__file__).resolve().parents[1]
+START_S_MAX = 60.0
+
+
+def until(condition: Callable[[], Any], what: str, timeout_s: float = 30.0) -> Any:
+    """The first true result of ``condition``; AssertionError naming ``what`` after ``timeout_s``."""
+    end = time.monotonic() + timeout_s
+    while time.monotonic() < end:
+        found = condition()
+        if found:
+            return found
+        time.sleep(0.02)
+    raise AssertionError(f"not within {timeout_s:.0f} s: {what}")
+
+
+def free_port() -> int:
+    """A TCP port nobody uses now."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port: int = probe.getsockname()[1]
+        return port
+
+
+class EngineProcess:
+    """`yuzui run` on a folder; ``extra`` is appended to its config."""
+
+    def __init__(self, folder: Path, config: str, arguments: Sequence[str] = ()) -> None:
+        folder.mkdir(parents=True, exist_ok=True)
+        self.folder = folder
+        self.data = folder / "data"
+        self.config = folder / "yuzui.toml"
+        self.config.write_text(config)
+        self.log = folder / "engine.log"
+        self._arguments = list(arguments)
+        self._process: subprocess.Popen[bytes] | None = None
+
+    def start(self, *, wait: bool = True) -> EngineProcess:
+        """Start it; with ``wait`` return once /readyz answers 200."""
+        with self.log.open("ab") as log:
+            self._process = subprocess.Popen(
+                [sys.executable, "-m", "ingest.cli", "run", "-c", str(self.config), *self._arguments],
+                cwd=ROOT, stdout=log, stderr=log, env={**os.environ, "PYTHONPATH": str(ROOT)},
+            )  # fmt: skip
+        if wait:
+            self.ready()
+        return self
+
+    @property
+    def pid(self) -> int:
+        """Of the running process."""
+        assert self._process is not None
+        return self._process.pid
+
+    @property
+    def running(self) -> bool:
+        """Whether the process lives."""
+        return self._process is not None and self._process.poll() is None
+
+    def ready(self) -> None:
+        """Wait for /readyz; fails with the log's end if the engine ended."""
+
+        def answers() -> bool:
+            if not self.running:
+                raise AssertionError(f"engine ended:\n{self.log.read_text()[-3000:]}")
+            return self.get("/readyz") == 200
+
+        until(answers, f"engine ready\n{self.log.read_text()[-3000:]}", START_S_MAX)
+
+    def ports(self) -> dict[str, Any] | None:
+        """engine.json, None until it is written by this process."""
+        try:
+            found: dict[str, Any] = json.loads((self.data / "engine.json").read_text())
+        except (OSError, ValueError):
+            return None
+        return found if found["pid"] == self.pid else None
+
+    def get(self, path: str) -> int:
+        """Status of a GET on the operator's port; 0 where nothing answers."""
+        ports = self.ports()
+        if ports is None:
+            return 0
+        try:
+            with urllib.request.urlopen(f"http://127.0.0.1:{ports['ops_port']}{path}", timeout=5) as answer:
+                return int(answer.status)
+        except urllib.error.HTTPError as refused:
+            return refused.code
+        except OSError:
+            return 0
+
+    def vitals(self) -> dict[str, Any]:
+        """/healthz."""
+        ports = self.ports()
+        assert ports is not None
+        try:
+            answer = urllib.request.urlopen(f"http://127.0.0.1:{ports['ops_port']}/healthz", timeout=5)
+        except urllib.error.HTTPError as refused:
+            answer = refused  # type: ignore[assignment]
+        with answer:
+            found: dict[str, Any] = json.load(answer)
+            return found
+
+    def quiet(self, timeout_s: float = 30.0) -> dict[str, Any]:
+        """Wait until all that was received is judged and visible; returns the vitals then."""
+
+        def judged() -> dict[str, Any] | None:
+            now = self.vitals()
+            before = now["journal_seq"] - now["judge_lag_records"]
+            settled = now["judge_lag_records"] <= 2 and now["journal_pending_bytes"] < 2000
+            return now if settled and before > 0 else None
+
+        first = until(judged, "journal judged", timeout_s)
+        target = first["journal_seq"] + 2
+        # A hot file is written at every TICK: two of them later everything received before is in one.
+        return until(
+            lambda: (now := self.vitals())["judged_seq"] > target and now, "a TICK after the last reading", timeout_s
+        )
+
+    def kill(self) -> None:
+        """kill -9, and wait for the end."""
+        assert self._process is not None
+        self._process.send_signal(signal.SIGKILL)
+        self._process.wait()
+
+    def stop(self, timeout_s: float = 30.0) -> int:
+        """SIGTERM; its exit code."""
+        assert self._process is not None
+        if self._process.poll() is None:
+            self._process.send_signal(signal.SIGTERM)
+        return self._process.wait(timeout_s)
+
+
+def city_config(folder: Path, listener_port: int, *, points: int, more: str = "") -> str:
+    """Config and registry of a small Chengdu in ``folder``, listening on ``listener_port`` (0: no listener)."""
+    folder.mkdir(parents=True, exist_ok=True)
+    city = ROOT / "configs" / "chengdu"
+    write(generate(city, points, 1, 1.0), folder / "points.parquet")
+    drop_in = folder / "yuzui.d"
+    drop_in.mkdir(exist_ok=True)
+    (drop_in / "kinds.toml").write_text((city / "yuzui.d" / "kinds.toml").read_text())
+    sources = "\n".join(
+        f'[[source]]\nname = "{name}"\ngateway_topic = "cd/{{gateway}}/batch"'
+        for name in ("chengdu-flood", "chengdu-env", "chengdu-urban", "chengdu-emergency", "chengdu-food", "chengdu-traffic")
+    )
+    listener = f"[listener]\nenabled = true\nport = {listener_port}" if listener_port else ""
+    return (
+        f'[city]\ntime_zone = "Asia/Shanghai"\n[data]\ndir = "data"\n[points]\nfile = "points.parquet"\n'
+        f'{listener}\n[ops]\nport = 0\n[log]\nformat = "text"\n{sources}\n{more}\n'
+    )

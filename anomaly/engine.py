@@ -110,7 +110,7 @@ class Engine:
         verdict = split(rows, self.state)
         flag, checks, skipped = self._stateless(rows)
         believed = (verdict == MAIN) & (flag == GOOD)
-        found = self._stateful(rows, believed, flag, checks, skipped, arrival)
+        found = self._stateful(rows, believed, flag, checks, skipped, arrival, raw.received_at)
         flag[skipped & (flag == GOOD)] = NOT_EVALUATED
         checks[skipped] |= np.uint32(bit("not_evaluated"))
         judged = _readings(raw, _scattered(flag, rows.order), _scattered(checks, rows.order), pos)
@@ -125,7 +125,6 @@ class Engine:
     def _arrival(self, raw: RawBatch) -> I64:
         """When each row came, on the engine's clock; sets the clock. int64[n] µs."""
         self.received_us = max(self.received_us, int(raw.received_at.max()))
-        self.episodes.recorded_at = self.received_us
         if self.clock == "wall":
             return raw.received_at
         arrival = np.maximum(np.maximum.accumulate(raw.time), self.now_us)
@@ -154,7 +153,14 @@ class Engine:
         return flag, checks, skipped
 
     def _stateful(
-        self, rows: Grouped, believed: Bool, flag: U8, checks: U32, skipped: Bool, arrival: I64
+        self,
+        rows: Grouped,
+        believed: Bool,
+        flag: U8,
+        checks: U32,
+        skipped: Bool,
+        arrival: I64,
+        raw_received_at: I64,
     ) -> Found:
         """Checks that remember and the rules that follow them, on main rows nobody doubts so far."""
         index = np.flatnonzero(believed)
@@ -183,7 +189,7 @@ class Engine:
             if classes.any():
                 _object(check, index[np.flatnonzero(classes)], flag, checks)
             if check.rule is not None:
-                found += self.episodes.follow(RULES[check.rule], seen, classes, fresh, order)
+                found += self.episodes.follow(RULES[check.rule], seen, classes, fresh, order, raw_received_at)
         seen.believe(self.state.arrays())
         return found
 
@@ -212,7 +218,6 @@ class Engine:
         drained  no received bytes waited to be read or decoded in the second before
         """
         self.received_us = now_us
-        self.episodes.recorded_at = now_us
         if self.clock == "wall":
             self.now_us = now_us
         if self.now_us == NO_TIME:
@@ -230,38 +235,39 @@ class Engine:
         return sum(episode.level > 0 for episode in list(self.episodes.open.values()))
 
     def _outages(self, absent: Absent) -> list[AlertEvent]:
-        rule, events, now = RULES["outage"], [], self.now_us
+        rule, events, now, seen = RULES["outage"], [], self.now_us, self.received_us
         open_now = self.episodes.open
         for gateway in np.flatnonzero(absent.began).tolist():
             if self.limits["alert"][self.points.gateway == gateway].any():
                 onset, dead = int(absent.last_word[gateway]), float(absent.out_points[gateway])
-                events.append(self.episodes.begin(rule, gateway, onset, now, dead))
+                events.append(self.episodes.begin(rule, gateway, onset, now, seen, dead))
         back = [g for g in np.flatnonzero(absent.ended).tolist() if (rule.name, g) in open_now]
-        return events + [self.episodes.end(rule, g, now, float(absent.out_points[g])) for g in back]
+        return events + [self.episodes.end(rule, g, now, seen, float(absent.out_points[g])) for g in back]
 
     def _deaths(self, absent: Absent) -> list[AlertEvent]:
         rule, events, state = RULES["dead"], [], self.state
+        now, seen = self.now_us, self.received_us
         phase, last_v = state["dead_phase"], state["last_v"]
         firing = phase == Phase.FIRING
         for point in np.flatnonzero(firing & ~absent.silent).tolist():
             # A gap excuses silence but ends no episode: only a reading shows that a point lives.
             if state["last_t"][point] > self.episodes.open[(rule.name, point)].onset:
                 phase[point] = Phase.NORMAL
-                events.append(self.episodes.end(rule, point, self.now_us, float(last_v[point])))
+                events.append(self.episodes.end(rule, point, now, seen, float(last_v[point])))
         for point in np.flatnonzero(absent.dead & ~firing & self.limits["alert"]).tolist():
             phase[point] = Phase.FIRING
             onset, value = int(state["last_t"][point]), float(last_v[point])
-            events.append(self.episodes.begin(rule, point, onset, self.now_us, value))
+            events.append(self.episodes.begin(rule, point, onset, now, seen, value))
         return events
 
     def _abandon(self) -> list[AlertEvent]:
         """End episodes of points that were retired, or may alert no more, since they began."""
         events = []
-        for name, number in list(self.episodes.open):
+        for name, number in sorted(self.episodes.open):
             over = not self.limits["alert"][number] if name != "outage" else False
             if over or (name == "dead" and not self.limits["expects"][number]):
                 value = float(self.state["last_v"][number])
-                events.append(self.episodes.end(RULES[name], number, self.now_us, value))
+                events.append(self.episodes.end(RULES[name], number, self.now_us, self.received_us, value))
                 if name == "dead":
                     self.state["dead_phase"][number] = Phase.NORMAL
         return events

@@ -135,6 +135,7 @@ class Course:
     height  value as the rule sees it: the higher the worse
     fresh   not too old for paging when it came
     row     position in the batch, for the order of events
+    received_at  int64[batch], µs
     begin   first row of the run looked at
     """
 
@@ -145,6 +146,7 @@ class Course:
     height: F64
     fresh: Bool
     row: Index
+    received_at: I64
     begin: int = 0
 
 
@@ -169,17 +171,23 @@ class Episodes:
         self._subject_of = subject_of
         self._replay = replay
         self._drill = drill
-        self.recorded_at = 0
         self.open: dict[tuple[str, int], Episode] = {}
 
     def follow(
-        self, rule: Rule, rows: Rows, classes: U8, fresh: Callable[[Index], Bool], order: Index
+        self,
+        rule: Rule,
+        rows: Rows,
+        classes: U8,
+        fresh: Callable[[Index], Bool],
+        order: Index,
+        received_at: I64,
     ) -> Found:
         """The events that readings cause.
 
         classes  uint8[rows]: what the rule's check said
         fresh    positions in ``rows`` to bool: not too old for paging when it came
         order    intp[rows]: position in the batch of each row
+        received_at  int64[batch], µs
         """
         points = rows.point[rows.first]
         concerned = self._state[f"{rule.name}_phase"][points] != Phase.NORMAL
@@ -192,9 +200,8 @@ class Episodes:
         index = np.flatnonzero(np.repeat(concerned, lengths))
         point, value = rows.point[index], rows.value[index]
         height = value * self._limits["sign"][point]
-        return self._runs(
-            Course(rule, point, rows.time[index], value, height, fresh(index), order[index]), classes[index]
-        )
+        course = Course(rule, point, rows.time[index], value, height, fresh(index), order[index], received_at)
+        return self._runs(course, classes[index])
 
     def _runs(self, course: Course, classes: U8) -> Found:
         """Cut the course where point or class changes, and look only at runs that may say something new."""
@@ -271,10 +278,19 @@ class Episodes:
         highest = max(before, float(course.height[course.begin : row + 1].max()))
         peak = highest * float(self._limits["sign"][point])
         at, value = int(course.time[row]), float(course.value[row])
-        found.append((int(course.row[row]), self._event(episode, event, at, value, peak, notify)))
+        came_as = int(course.row[row])
+        recorded_at = int(course.received_at[came_as])
+        found.append((came_as, self._event(episode, event, at, recorded_at, value, peak, notify)))
 
     def _event(
-        self, episode: Episode, event: str, at: int, value: float, peak: float, notify: bool
+        self,
+        episode: Episode,
+        event: str,
+        at: int,
+        recorded_at: int,
+        value: float,
+        peak: float,
+        notify: bool,
     ) -> AlertEvent:
         rule, subject = RULES[episode.rule], self._subject_of(episode.rule, episode.subject)
         episode.revision += 1
@@ -295,7 +311,7 @@ class Episodes:
             subject=subject,
             onset=episode.onset,
             at=at,
-            recorded_at=self.recorded_at,
+            recorded_at=recorded_at,
             value=value,
             limit=float(limit),
             peak=peak,
@@ -315,16 +331,18 @@ class Episodes:
             state[f"{rule}_peak"][point] = -np.inf
             del self.open[(rule, point)]
 
-    def begin(self, rule: Rule, subject: int, onset: int, at: int, value: float) -> AlertEvent:
+    def begin(
+        self, rule: Rule, subject: int, onset: int, at: int, recorded_at: int, value: float
+    ) -> AlertEvent:
         """A condition found at a TICK rather than in a reading holds from now on."""
         episode = self.open[(rule.name, subject)] = Episode(rule.name, subject, onset)
         self._turn(episode, Signal.CROSSED)
         episode.level = episode.worst = 1
         event = self._turn(episode, Signal.CONFIRMED)
         assert event is not None
-        return self._event(episode, event, at, value, np.nan, True)
+        return self._event(episode, event, at, recorded_at, value, np.nan, True)
 
-    def end(self, rule: Rule, subject: int, at: int, value: float) -> AlertEvent:
+    def end(self, rule: Rule, subject: int, at: int, recorded_at: int, value: float) -> AlertEvent:
         """An open episode is over, at a TICK."""
         episode = self.open.pop((rule.name, subject))
         self._turn(episode, Signal.BACK)
@@ -334,11 +352,11 @@ class Episodes:
             self._state[f"{rule.name}_phase"][subject] = Phase.NORMAL
             self._state[f"{rule.name}_steady"][subject] = 0
             self._state[f"{rule.name}_peak"][subject] = -np.inf
-        return self._event(episode, RESOLVED, at, value, np.nan, bool(episode.told))
+        return self._event(episode, RESOLVED, at, recorded_at, value, np.nan, bool(episode.told))
 
     def snapshot(self) -> list[dict[str, Any]]:
-        """The open episodes, JSON-able."""
-        return [asdict(episode) for episode in self.open.values()]
+        """The open episodes by rule and subject, JSON-able."""
+        return [asdict(episode) for _, episode in sorted(self.open.items())]
 
     def restore(self, saved: list[dict[str, Any]]) -> None:
         """Take over what ``snapshot`` gave."""

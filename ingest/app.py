@@ -12,6 +12,8 @@ import json
 import logging
 import os
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -24,7 +26,7 @@ from ingest import ops
 from ingest.commands.common import ENGINE_FILE
 from ingest.committer import Committer
 from ingest.config import Config
-from ingest.credentials import Credentials
+from ingest.credentials import Credentials, CredentialsFault
 from ingest.judge import Judge, Resume
 from ingest.mqtt.links import LinkEvent, slices_of
 from ingest.mqtt.poller import Poller
@@ -55,6 +57,19 @@ class EngineFailed(RuntimeError):
     """A part ended on its own; the text says which and why."""
 
 
+class CannotStart(RuntimeError):  # noqa: N818 - says what happened
+    """Something a person mends before the engine starts: a port in use, a certificate that is missing."""
+
+
+@contextmanager
+def _mendable(where: str) -> Iterator[None]:
+    """Say where the config's fault lies that only shows when its files and addresses are used."""
+    try:
+        yield
+    except (OSError, ValueError, CredentialsFault) as fault:
+        raise CannotStart(f"{where}: {fault}") from fault
+
+
 @dataclass(frozen=True, slots=True)
 class RunMarks:
     """What every output of this run carries: ``replay`` under --clock events, ``drill`` when asked."""
@@ -83,6 +98,7 @@ class App:
         self._marks = marks
         self.root = Path(config.data.dir).absolute()
         self.started = False
+        self._threads_run = False
         self.ops_port = 0
         self.listening_on: tuple[str, int] | None = None
         self.links_down: dict[str, LinkDown] = {}
@@ -106,7 +122,7 @@ class App:
         try:
             await self._start()
         except BaseException:
-            self._lock.__exit__(None, None, None)
+            await self._give_up()
             raise
         return self
 
@@ -121,6 +137,18 @@ class App:
     def stop(self) -> None:
         """Ask ``wait`` to return."""
         self._stop.set()
+
+    async def _give_up(self) -> None:
+        """A start that failed leaves no thread behind that would speak to a closed loop."""
+        if self._threads_run:
+            self.judge.stop_at(0)
+            self.tiers.stop()
+            self.committer.stop()
+            loop = asyncio.get_running_loop()
+            for part in (self.judge, self.tiers, self.committer):
+                await loop.run_in_executor(None, part.join)
+            self.poller.close()
+        self._lock.__exit__(None, None, None)
 
     async def wait(self) -> None:
         """Until ``stop``; raises EngineFailed if a part ends on its own."""
@@ -141,9 +169,9 @@ class App:
         feed = Feed(reader, self.committer.tail)
         self._threads(feed, resume)
         self._sockets()
-        self.committer.start()
-        self.tiers.start()
-        self.judge.start()
+        for part in (self.committer, self.tiers, self.judge):
+            part.start()
+        self._threads_run = True
         query.write_lake_sql(self.root, self.config.city.time_zone, self.config.sealed.grace_s)
         self._first_records()
         await self._caught_up(resume.journal_seq)
@@ -165,8 +193,8 @@ class App:
         if registry.faults_count:
             raise RegistryFaults(registry)
         self.points = pointmap.merge(self.root, registry.table.to_arrow(), time.time_ns() // 1000)
-        file = self.config.listener.credentials_file
-        self._credentials = Credentials.load(file) if file else Credentials([])
+        with _mendable("$.listener.credentials_file"):
+            self._credentials = Credentials.load(self.config.listener.credentials_file)
 
     def _open_tiers(self) -> None:
         self._sealer = Sealer(self.root, self.config.sealed)
@@ -217,7 +245,7 @@ class App:
         self.links_down = {
             f"{settings.name}/{number}": LinkDown(0, "not connected yet")
             for settings in self.config.subscriber
-            for number in range(len(slices_of(settings)))
+            for number in range(1, len(slices_of(settings)) + 1)
         }
         self.wire = Wire(
             self.config, Routes(self.points, self.config), self._credentials, self.poller, self.committer,
@@ -226,11 +254,13 @@ class App:
 
     def _open_sockets(self) -> None:
         """Last of all: from here on the city speaks."""
-        if self.config.listener.enabled:
-            credentials = self._credentials if self.config.listener.credentials_file else None
-            self.listening_on = self.poller.listen(self.config.listener, credentials)
+        listener = self.config.listener
+        if listener.enabled:
+            with _mendable(f"listener on {listener.host}:{listener.port}"):
+                self.listening_on = self.poller.listen(listener, self._credentials)
         for settings in self.config.subscriber:
-            self.poller.subscribe(settings)
+            with _mendable(f"subscriber {settings.name}"):
+                self.poller.subscribe(settings)
 
     def _first_records(self) -> None:
         """Our downtime is a gap that no point is blamed for; begin 0 means since the last TICK."""
@@ -271,9 +301,9 @@ class App:
         self.vitals = Vitals(self)
         self._tasks.append(asyncio.create_task(self._sample(), name="vitals"))
         if self.config.ops.enabled:
-            self._ops, self.ops_port = await ops.serve(
-                ops.ops_app(self.vitals.take), self.config.ops.host, self.config.ops.port
-            )
+            host, port = self.config.ops.host, self.config.ops.port
+            with _mendable(f"operators' port {host}:{port}"):
+                self._ops, self.ops_port = await ops.serve(ops.ops_app(self.vitals.take), host, port)
 
     async def _sample(self) -> None:
         while True:

@@ -77,12 +77,12 @@ def json_option(function: Any) -> Any:
 def main() -> None:
     """Entry point of the console script."""
     try:
-        cli(standalone_mode=False)
+        # Where it is not standalone click returns the code of an Exit instead of leaving with it.
+        code = cli(standalone_mode=False)
+        sys.exit(code if isinstance(code, int) else 0)
     except click.ClickException as fault:
         fault.show()
         sys.exit(2)
-    except click.exceptions.Exit as leave:
-        sys.exit(leave.exit_code)
     except (click.Abort, KeyboardInterrupt):
         sys.exit(130)
     except BrokenPipeError:

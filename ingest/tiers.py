@@ -30,6 +30,10 @@ MERGE_S = 300.0
 """Small log files are merged this often: a storm writes one a second."""
 
 
+OUTBOX_KEPT_US = 30 * 86_400 * 1_000_000
+"""Ended alerts and finished notifications stay in the outbox this long; the lake keeps the alerts for good."""
+
+
 @dataclass(slots=True)
 class _Offer:
     seq: int
@@ -109,6 +113,8 @@ class Tiers(threading.Thread):
             for small in (self._quarantine, self._alerts):
                 small.merge()
                 small.drop(self._settings.grace_s, now)
+            before_us = time.time_ns() // 1000 - OUTBOX_KEPT_US
+            self._outbox.trim(before_us, self._alerts.last)
 
     def _export_alerts(self) -> None:
         first, rows = self._alerts.last + 1, self._outbox.export_since(self._alerts.last)

@@ -93,7 +93,7 @@ class Vitals:
             "judge_lag_records": max(0, committer.journal.last_seq - judge.judged_seq),
             "judge_lag_s": max(0.0, time.time() - judge.ticked_at / 1e6) if judge.ticked_at else 0.0,
             "conservation_gap": judge.conservation_gap,
-            "alerts_open": len(app.engine.episodes.open),
+            "alerts_open": app.engine.alerts_open,
             "points": len(app.points),
             "points_dead": app.engine.points_dead,
             "check_errors": app.engine.counts["check_errors"],

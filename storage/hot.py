@@ -61,12 +61,15 @@ def hot_dir(root: Path, late: bool) -> Path:
     return root / "lake" / "hot" / ("late" if late else "main")
 
 
-def list_hot(root: Path, late: bool) -> list[HotFile]:
-    """Hot files by first journal seq, from their names alone; files with other names are left out."""
+def list_hot(root: Path, late: bool, above_seq: int = -1) -> list[HotFile]:
+    """Hot files with rows above ``above_seq``, by first journal seq, from their names alone.
+
+    Files with other names are left out. Thousands of sealed files may wait for the end of their grace.
+    """
     found: list[HotFile] = []
     folder = hot_dir(root, late)
     for entry in os.scandir(folder) if folder.exists() else ():
-        if name := _NAME.fullmatch(entry.name):
+        if (name := _NAME.fullmatch(entry.name)) and int(name.group(2)) > above_seq:
             first, last, hour_min, hour_max = (int(part) for part in name.groups())
             found.append(HotFile(Path(entry.path), first, last, -1, hour_min, hour_max, late))
     return sorted(found, key=lambda f: (f.first, f.last))

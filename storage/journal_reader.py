@@ -161,11 +161,16 @@ class JournalReader:
         Every question put to the disk is followed by looking at the same place again before damage is
         spoken of: the writer may have finished the group meanwhile.
         """
+        following = self._following(segment)
+        if following is not None:
+            # A listing made while names are added may show the second next and not the next. What the
+            # first listing shows had its forerunners by then, so the second one has them all.
+            following = self._following(segment)
+        # Asked after the listing: while this one stands no later one was cut, so the listing has no hole.
         if segment.unlinked():
             self._segment = None
             segment.close()
             return self._open()
-        following = next((s for s in list_segments(self._folder) if s[0] > segment.first_seq), None)
         if following is None:
             return self._at_live_end(segment, ending, upto)
         if not isinstance(segment.group(self._offset, self._seq), Ending):
@@ -183,6 +188,9 @@ class JournalReader:
         if seq < first_seq:
             self._say_lost(segment, offset, seq, first_seq - 1)
         return True
+
+    def _following(self, segment: SegmentFile) -> tuple[int, Path] | None:
+        return next((s for s in list_segments(self._folder) if s[0] > segment.first_seq), None)
 
     def _at_live_end(self, segment: SegmentFile, ending: Ending, upto: int | None) -> bool:
         if ending is Ending.END and upto is None:

@@ -14,6 +14,7 @@ from typing import Final
 import duckdb
 import pyarrow.parquet as pq
 
+from storage.batch import POS_ROW_BITS
 from storage.flags import CHECK_BITS, FLAG_NAMES, GOOD
 from storage.fsync import fsync_dir, replace_durably
 from storage.hot import hot_dir
@@ -99,6 +100,7 @@ def _filled(root: Path, time_zone: str, grace_s: float) -> str:
             f"this session's snapshot is older than {grace_s:g} s, files it names may be gone; {again}"
         ),
         "good": str(GOOD),
+        "pos_row_bits": str(POS_ROW_BITS),
         "flag_cases": " ".join(f"WHEN {flag} THEN {_text(name)}" for flag, name in FLAG_NAMES.items()),
         "checks": "["
         + ", ".join(f"{{name: {_text(name)}, mask: {1 << bit}}}" for name, bit in CHECK_BITS.items())

@@ -219,8 +219,8 @@ class Sealer:
         wall, cpu = time.perf_counter(), time.thread_time()
         main_seq, late_seq = self.watermarks()
         report = SealReport(main_seq, late_seq)
-        waiting = [f for f in list_hot(self.root, late=False) if main_seq < f.last <= upto_seq]
-        late_files = [f for f in list_hot(self.root, late=True) if late_seq < f.last <= upto_seq]
+        waiting = [f for f in list_hot(self.root, False, main_seq) if f.last <= upto_seq]
+        late_files = [f for f in list_hot(self.root, True, late_seq) if f.last <= upto_seq]
         while waiting:
             mains = self._one_commit(waiting)
             waiting = waiting[len(mains) :]
@@ -299,6 +299,8 @@ class Sealer:
             raise lost or DeltaError("no attempt")
         if table.version() - (last_checkpoint(folder) or 0) >= CHECKPOINT_EVERY:
             checkpoint(table, folder, clean=True)
+            # A handle grows with every commit it took in and slows down; a fresh one starts at the checkpoint.
+            self._tables[late] = DeltaTable(str(folder))
 
     def _save_latest(self, seq: int) -> None:
         self._latest.seq = seq

@@ -11,9 +11,11 @@ import sys
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any
+
+import duckdb
 
 from ingest.simulate.city import generate, write
 
@@ -65,6 +67,42 @@ class EngineProcess:
         return self
 
     @property
+    def port(self) -> int:
+        """Where it listens for gateways."""
+        ports = self.ports()
+        assert ports is not None
+        port: int = ports["listener"][1]
+        return port
+
+    def lake(self, sql: str) -> list[tuple[Any, ...]]:
+        """Rows of a query by an analyst who has only DuckDB and the file lake.sql."""
+        with duckdb.connect() as con:
+            con.execute((self.data / "lake.sql").read_text())
+            rows: list[tuple[Any, ...]] = con.execute(sql).fetchall()
+            return rows
+
+    def until_lake(self, sql: str, rows: list[tuple[Any, ...]], timeout_s: float = 20.0) -> None:
+        """Wait until a query of the lake answers ``rows``."""
+        seen: list[list[tuple[Any, ...]]] = [[]]
+
+        def stands() -> bool:
+            seen[0] = self.lake(sql)
+            return seen[0] == rows
+
+        try:
+            until(stands, sql, timeout_s)
+        except AssertionError as late:
+            raise AssertionError(f"{late}\nexpected {rows[:5]}\nfound    {seen[0][:5]}") from None
+
+    def page(self, path: str) -> str:
+        """Text of a GET on the operator's port."""
+        ports = self.ports()
+        assert ports is not None
+        with urllib.request.urlopen(f"http://127.0.0.1:{ports['ops_port']}{path}", timeout=5) as answer:
+            text: str = answer.read().decode()
+            return text
+
+    @property
     def pid(self) -> int:
         """Of the running process."""
         assert self._process is not None
@@ -113,7 +151,7 @@ class EngineProcess:
         try:
             answer = urllib.request.urlopen(f"http://127.0.0.1:{ports['ops_port']}/healthz", timeout=5)
         except urllib.error.HTTPError as refused:
-            answer = refused  # type: ignore[assignment]
+            answer = refused
         with answer:
             found: dict[str, Any] = json.load(answer)
             return found
@@ -130,9 +168,17 @@ class EngineProcess:
         first = until(judged, "journal judged", timeout_s)
         target = first["journal_seq"] + 2
         # A hot file is written at every TICK: two of them later everything received before is in one.
-        return until(
-            lambda: (now := self.vitals())["judged_seq"] > target and now, "a TICK after the last reading", timeout_s
+        settled: dict[str, Any] = until(
+            lambda: (now := self.vitals())["judged_seq"] > target and now,
+            "a TICK after the last reading",
+            timeout_s,
         )
+        return settled
+
+    def signal(self, number: signal.Signals) -> None:
+        """Send it to the process."""
+        assert self._process is not None
+        self._process.send_signal(number)
 
     def kill(self) -> None:
         """kill -9, and wait for the end."""
@@ -149,7 +195,7 @@ class EngineProcess:
 
 
 def city_config(folder: Path, listener_port: int, *, points: int, more: str = "") -> str:
-    """Config and registry of a small Chengdu in ``folder``, listening on ``listener_port`` (0: no listener)."""
+    """Config and registry of a small Chengdu in ``folder``; ``listener_port`` 0 is no listener."""
     folder.mkdir(parents=True, exist_ok=True)
     city = ROOT / "configs" / "chengdu"
     write(generate(city, points, 1, 1.0), folder / "points.parquet")
@@ -158,10 +204,63 @@ def city_config(folder: Path, listener_port: int, *, points: int, more: str = ""
     (drop_in / "kinds.toml").write_text((city / "yuzui.d" / "kinds.toml").read_text())
     sources = "\n".join(
         f'[[source]]\nname = "{name}"\ngateway_topic = "cd/{{gateway}}/batch"'
-        for name in ("chengdu-flood", "chengdu-env", "chengdu-urban", "chengdu-emergency", "chengdu-food", "chengdu-traffic")
+        for name in (
+            "chengdu-flood",
+            "chengdu-env",
+            "chengdu-urban",
+            "chengdu-emergency",
+            "chengdu-food",
+            "chengdu-traffic",
+        )
     )
     listener = f"[listener]\nenabled = true\nport = {listener_port}" if listener_port else ""
     return (
         f'[city]\ntime_zone = "Asia/Shanghai"\n[data]\ndir = "data"\n[points]\nfile = "points.parquet"\n'
         f'{listener}\n[ops]\nport = 0\n[log]\nformat = "text"\n{sources}\n{more}\n'
     )
+
+
+def site_config(
+    folder: Path,
+    gateways: Mapping[str, Sequence[str]],
+    *,
+    kinds: Mapping[str, str] | None = None,
+    on_receipt: Collection[str] = (),
+    listener: str = "",
+    source: str = "",
+    more: str = "",
+) -> str:
+    """Config and registry in ``folder`` of a few points, listening on a free port.
+
+    gateways    gateway id → its points; each publishes to ``t/GATEWAY/POINT``, the gateway to ``t/GATEWAY``
+    kinds       point → kind, where it is not "plain" (no limits); "level" has levels 10, 15, 25, 40
+    on_receipt  points without a time of their own
+    listener, source, more  TOML lines for these tables, and for behind them
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    rows = ["point_id,name,gateway_id,source,kind,unit,topic,expected_interval_s,time_from"]
+    rows += [
+        f"{point},点 {point},{gateway},site,{(kinds or {}).get(point, 'plain')},cm,t/{gateway}/{point},0,"
+        + ("receive" if point in on_receipt else "device")
+        for gateway, points in gateways.items()
+        for point in points
+    ]
+    (folder / "points.csv").write_text("\n".join(rows) + "\n")
+    return (
+        '[city]\ntime_zone = "Asia/Shanghai"\n[data]\ndir = "data"\n[points]\nfile = "points.csv"\n'
+        f"[listener]\nenabled = true\nport = 0\n{listener}\n[ops]\nport = 0\n"
+        f'[log]\nformat = "text"\n[[source]]\nname = "site"\ngateway_topic = "t/{{gateway}}"\n{source}\n'
+        "[kinds.plain]\n[kinds.level]\nlevel_blue = 10.0\nlevel_yellow = 15.0\nlevel_orange = 25.0\n"
+        f"level_red = 40.0\nlevel_gap = 1.0\n{more}\n"
+    )
+
+
+def run_yuzui(
+    *arguments: str, stdin: str | None = None, timeout_s: float = 60.0, env: Mapping[str, str] | None = None
+) -> subprocess.CompletedProcess[str]:
+    """One command as a person runs it; its exit code and both outputs."""
+    return subprocess.run(
+        [sys.executable, "-m", "ingest.cli", *arguments],
+        cwd=ROOT, input=stdin, capture_output=True, text=True, timeout=timeout_s, check=False,
+        env={**os.environ, "PYTHONPATH": str(ROOT), **(env or {})},
+    )  # fmt: skip

@@ -61,7 +61,9 @@ def list_(config_path: str, open_only: bool, limit: int, as_json: bool) -> None:
             echo_json(row)
         else:
             severity = SEVERITIES[row["severity"]]
-            click.echo(f"{row['id']}  {row['type']:8} {severity:10} {moment(row['onset'])}  {row['summary_zh']}")
+            click.echo(
+                f"{row['id']}  {row['type']:8} {severity:10} {moment(row['onset'])}  {row['summary_zh']}"
+            )
     if not rows and not as_json:
         click.echo("no alerts")
 
@@ -79,9 +81,13 @@ def show(config_path: str, alert_id: str, as_json: bool) -> None:
         echo_json(found)
         return
     for row in found["revisions"]:
-        click.echo(f"{moment(row['at'])}  {row['type']:8} {SEVERITIES[row['severity']]:10} {row['summary_en']}")
+        click.echo(
+            f"{moment(row['at'])}  {row['type']:8} {SEVERITIES[row['severity']]:10} {row['summary_en']}"
+        )
     for row in found["deliveries"]:
-        click.echo(f"  to {row['target']}: {row['state']} after {row['attempts']} attempts {row['last_error'] or ''}")
+        click.echo(
+            f"  to {row['target']}: {row['state']} after {row['attempts']} attempts {row['last_error'] or ''}"
+        )
 
 
 @command.command()
@@ -93,7 +99,9 @@ def test(config_path: str, target: tuple[str, ...]) -> None:
     names = list(target) or [w.name for w in config.webhook]
     unknown = set(names) - {w.name for w in config.webhook}
     if unknown or not names:
-        raise click.ClickException(f"no [[webhook]] named {', '.join(sorted(unknown))}" if unknown else "no [[webhook]]")
+        raise click.ClickException(
+            f"no [[webhook]] named {', '.join(sorted(unknown))}" if unknown else "no [[webhook]]"
+        )
     outbox = open_outbox(config)
     waiting = set(outbox.send_test(names))
     end = time.monotonic() + ANSWER_S_MAX
@@ -105,6 +113,8 @@ def test(config_path: str, target: tuple[str, ...]) -> None:
         time.sleep(0.1)
     for name in names:
         well = any(r["target"] == name for r in rows.values())
-        click.echo(f"{name}: {'answered 2xx' if well else 'no 2xx yet; is the engine running? see `yuzui outbox list`'}")
+        click.echo(
+            f"{name}: {'answered 2xx' if well else 'no 2xx yet; is the engine running? see `yuzui outbox list`'}"
+        )
     if waiting:
         raise click.exceptions.Exit(1)

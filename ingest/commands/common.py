@@ -23,7 +23,9 @@ ENGINE_FILE = "engine.json"
 def load_or_fail(path: str) -> Config:
     """The config, or every fault at once on standard error and exit code 2."""
     if not Path(path).is_file():
-        raise click.ClickException(f"no config at {path}; name one with --config, or start from configs/sample.toml")
+        raise click.ClickException(
+            f"no config at {path}; name one with --config, or start from configs/sample.toml"
+        )
     try:
         return load(Path(path))
     except ConfigFaults as faults:
@@ -40,7 +42,9 @@ def engine_vitals(folder: Path) -> dict[str, Any] | None:
     """/healthz of the engine running on a data folder; None where none answers."""
     try:
         engine = json.loads((folder / ENGINE_FILE).read_text())
-        with urllib.request.urlopen(f"http://{engine['ops_host']}:{engine['ops_port']}/healthz", timeout=5) as answer:
+        with urllib.request.urlopen(
+            f"http://{engine['ops_host']}:{engine['ops_port']}/healthz", timeout=5
+        ) as answer:
             vitals: dict[str, Any] = json.load(answer)
             return vitals
     except urllib.error.HTTPError as answer:

@@ -19,10 +19,16 @@ def command() -> None:
 @command.command()
 @config_option
 @click.argument("name")
-@click.option("--publish", multiple=True, required=True, help="Topic filter it may publish to; may be repeated.")
+@click.option(
+    "--publish", multiple=True, required=True, help="Topic filter it may publish to; may be repeated."
+)
 @click.option("--password", envvar="YUZUI_CREDENTIAL_PASSWORD", help="Asked for where it is not given.")
-@click.option("--certificate", is_flag=True, help="No password: NAME is the common name of a client certificate.")
-def add(config_path: str, name: str, publish: tuple[str, ...], password: str | None, certificate: bool) -> None:
+@click.option(
+    "--certificate", is_flag=True, help="No password: NAME is the common name of a client certificate."
+)
+def add(
+    config_path: str, name: str, publish: tuple[str, ...], password: str | None, certificate: bool
+) -> None:
     """Append NAME to the listener's credentials file; only a salted scrypt hash of the password is kept."""
     from ingest.credentials import Credentials, CredentialsFault, hash_password
 

@@ -51,7 +51,9 @@ def fsync_time(folder: Path) -> Finding:
     p50, p99 = statistics.median(took), took[int(len(took) * 0.99)]
     ceiling = 20 / (p50 / 1000 + 0.01)
     figure = f"p50 {p50:.2f} ms, p99 {p99:.2f} ms; a window of 20 in flight carries about {ceiling:,.0f} messages/s"
-    return Finding("disk fsync", p99 < FSYNC_P99_MS_MAX, figure, "put the data folder on a faster or less busy disk")
+    return Finding(
+        "disk fsync", p99 < FSYNC_P99_MS_MAX, figure, "put the data folder on a faster or less busy disk"
+    )
 
 
 def disk_room(folder: Path) -> Finding:
@@ -74,7 +76,9 @@ def open_files(config: Config) -> Finding:
     import resource
 
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    need = config.listener.connections_max * OPEN_FILES_PER_CONNECTION + 256 if config.listener.enabled else 256
+    need = (
+        config.listener.connections_max * OPEN_FILES_PER_CONNECTION + 256 if config.listener.enabled else 256
+    )
     advice = f"raise the limit of open files: ulimit -n {need} (hard limit {hard})"
     return Finding("open files", hard >= need, f"limit {soft} (hard {hard}), {need} may be wanted", advice)
 
@@ -85,23 +89,22 @@ def links(config: Config) -> Iterator[Finding]:
 
     for subscriber in config.subscriber:
         answer = probe_broker(subscriber)
-        yield Finding(
-            f"broker {subscriber.name}", answer.well, answer.figure, answer.advice
-        )
+        yield Finding(f"broker {subscriber.name}", answer.well, answer.figure, answer.advice)
 
 
 def untimed_sources(folder: Path) -> Iterator[Finding]:
     """Sources with points timed on receipt: their readings are at least once, not exactly once."""
     from storage import pointmap
-    from storage.points import TIME_FROM_RECEIVE
 
     table = pointmap.load(folder)
     if table is None:
         return
     rows = zip(table["source"].to_pylist(), table["time_from"].to_pylist(), strict=True)
-    names = sorted({source for source, time_from in rows if time_from == TIME_FROM_RECEIVE})
+    names = sorted({source for source, time_from in rows if time_from == "receive"})
     if names:
-        yield Finding("times", True, f"timed on receipt, so a redelivery is a second reading: {', '.join(names)}")
+        yield Finding(
+            "times", True, f"timed on receipt, so a redelivery is a second reading: {', '.join(names)}"
+        )
 
 
 @click.command()

@@ -30,7 +30,9 @@ def command() -> None:
 @config_option
 @click.option("--point-id", required=True)
 @click.option("--source", required=True, help="A [[source]] of the config.")
-@click.option("--kind", required=True, help="What it measures: river_level, rain_gauge ... decides limits and unit.")
+@click.option(
+    "--kind", required=True, help="What it measures: river_level, rain_gauge ... decides limits and unit."
+)
 @click.option("--topic", required=True, help="Where it publishes one reading a message.")
 @click.option("--name", default="")
 @click.option("--device-id", default="")
@@ -75,7 +77,9 @@ def retire(config_path: str, point_ids: tuple[str, ...]) -> None:
         registry = retire_points(Path(config.points.file), config, set(point_ids))
     except RegistryFaults as faults:
         raise click.ClickException(f"nothing was changed:\n{faults}") from None
-    click.echo(f"retired {len(set(point_ids))}; {registry.table.height:,} live points in {config.points.file}")
+    click.echo(
+        f"retired {len(set(point_ids))}; {registry.table.height:,} live points in {config.points.file}"
+    )
 
 
 @command.command()
@@ -101,7 +105,9 @@ def propose(config_path: str, out: str | None) -> None:
 
 
 @command.command()
-@click.option("--city", "city_dir", default="configs/chengdu", show_default=True, type=click.Path(file_okay=False))
+@click.option(
+    "--city", "city_dir", default="configs/chengdu", show_default=True, type=click.Path(file_okay=False)
+)
 @click.option("--points", default=116_200, show_default=True, type=click.IntRange(1))
 @click.option("--seed", default=1, show_default=True, help="Another seed, another city.")
 @click.option("--out", help="Default: points.parquet in the city's folder; .csv writes CSV.")

@@ -14,13 +14,18 @@ from ingest.commands.common import load_or_fail
 
 @click.command()
 @config_option
-@click.option("--clock", type=click.Choice(["wall", "events"]), default="wall", show_default=True,
-              help="events: the newest event time is now (recordings, drills); every output says replay.")
+@click.option(
+    "--clock",
+    type=click.Choice(["wall", "events"]),
+    default="wall",
+    show_default=True,
+    help="events: the newest event time is now (recordings, drills); every output says replay.",
+)
 @click.option("--drill", is_flag=True, help="Every notification says 演练 (drill).")  # fmt: skip
 def command(config_path: str, clock: str, drill: bool) -> None:
     """Run until Ctrl-C or SIGTERM; then drain, commit, acknowledge and stop."""
     from ingest import oplog
-    from ingest.app import App, EngineFailed, RunMarks
+    from ingest.app import App, CannotStart, EngineFailed, RunMarks
     from ingest.points import RegistryFaults
     from storage.lock import DataLocked
 
@@ -36,5 +41,8 @@ def command(config_path: str, clock: str, drill: bool) -> None:
 
     try:
         uvloop.run(engine())
-    except (DataLocked, RegistryFaults, EngineFailed) as fault:
+    except (DataLocked, RegistryFaults, CannotStart) as fault:
         raise click.ClickException(str(fault)) from None
+    except EngineFailed as failure:
+        click.echo(f"Error: {failure}", err=True)
+        raise click.exceptions.Exit(1) from None

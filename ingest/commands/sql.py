@@ -18,8 +18,12 @@ ROWS_SHOWN_MAX = 200
 @click.command()
 @click.argument("query", required=False)
 @config_option
-@click.option("--format", "form", type=click.Choice(["table", "csv", "json"]), default="table", show_default=True)
-@click.option("--data", "folder", type=click.Path(file_okay=False), help="A data folder, instead of the config's.")
+@click.option(
+    "--format", "form", type=click.Choice(["table", "csv", "json"]), default="table", show_default=True
+)
+@click.option(
+    "--data", "folder", type=click.Path(file_okay=False), help="A data folder, instead of the config's."
+)
 def command(query: str | None, config_path: str, form: str, folder: str | None) -> None:
     """Run QUERY, or statements typed at a prompt (or piped in). Views are refreshed before each.
 
@@ -34,15 +38,18 @@ def command(query: str | None, config_path: str, form: str, folder: str | None) 
 
     root = Path(folder) if folder else data_dir(config_path)
     if not (root / "lake.sql").is_file():
-        raise click.ClickException(f"no lake.sql in {root}: start the engine once, or name a data folder with --data")
+        raise click.ClickException(
+            f"no lake.sql in {root}: start the engine once, or name a data folder with --data"
+        )
     con = lake.connect(root)
     statements = [query] if query else _typed(sys.stdin)
     for statement in statements:
         lake.refresh(con, root)
         try:
-            answer = con.execute(statement)
-            if answer.description:
-                _show(answer, form)
+            answer = con.sql(statement)
+            if answer is not None:
+                # Once: a relation runs again at every fetch.
+                _show(answer.to_arrow_table(), form)
         except duckdb.Error as fault:
             if query:
                 raise click.ClickException(str(fault)) from None
@@ -53,7 +60,9 @@ def _typed(lines: IO[str]) -> Any:
     """Statements ended by a semicolon, from a prompt or a pipe."""
     at_terminal = lines.isatty()
     if at_terminal:
-        click.echo("views: readings readings_good latest points alerts quarantine · end with ; · Ctrl-D leaves")
+        click.echo(
+            "views: readings readings_good latest points alerts quarantine · end with ; · Ctrl-D leaves"
+        )
     buffer = ""
     while True:
         if at_terminal:
@@ -67,8 +76,7 @@ def _typed(lines: IO[str]) -> Any:
             return
 
 
-def _show(answer: Any, form: str) -> None:
-    table = answer.to_arrow_table()
+def _show(table: Any, form: str) -> None:
     if form == "csv":
         import pyarrow.csv
 

@@ -25,12 +25,18 @@ RAW_CHARS_SHOWN = 120
 
 @click.command()
 @config_option
-@click.option("--quarantine", is_flag=True, help="Refusals with their reason and what to do, instead of readings.")
-@click.option("--point", "pattern", default="*", show_default=True, help="Only point ids (or topics) like this.")
+@click.option(
+    "--quarantine", is_flag=True, help="Refusals with their reason and what to do, instead of readings."
+)
+@click.option(
+    "--point", "pattern", default="*", show_default=True, help="Only point ids (or topics) like this."
+)
 @click.option("--count", type=int, default=0, help="End after this many lines; 0 goes on.")
 @click.option("--from-start", is_flag=True, help="Begin at the journal's first record instead of now.")
 @json_option
-def command(config_path: str, quarantine: bool, pattern: str, count: int, from_start: bool, as_json: bool) -> None:
+def command(
+    config_path: str, quarantine: bool, pattern: str, count: int, from_start: bool, as_json: bool
+) -> None:
     """Show readings as they reach the journal, or with --quarantine what was refused and why."""
     root = data_dir(config_path)
     if not (root / "journal").is_dir():
@@ -50,7 +56,9 @@ def _text(line: dict[str, object]) -> str:
         reason = str(line["reason"])
         advice = REASONS[reason].advice if reason in REASONS else ""
         raw = str(line["raw"])[:RAW_CHARS_SHOWN]
-        return f"{line['received_at']}  {reason:18} {line['topic']}  {line['detail']}\n    {raw}\n    {advice}"
+        return (
+            f"{line['received_at']}  {reason:18} {line['topic']}  {line['detail']}\n    {raw}\n    {advice}"
+        )
     return f"{line['time']}  {line['point_id']:32} {line['value']} {line['unit']}"
 
 
@@ -93,7 +101,9 @@ def _readings(root: Path, from_start: bool) -> Iterator[dict[str, object]]:
             if record.type is not RecordType.READINGS:
                 continue
             batch = decode_readings(record.body)
-            for point, at, value in zip(batch.point.tolist(), batch.time.tolist(), batch.value.tolist(), strict=True):
+            for point, at, value in zip(
+                batch.point.tolist(), batch.time.tolist(), batch.value.tolist(), strict=True
+            ):
                 point_id, unit = names.get(point, (str(point), ""))
                 yield {"time": _at(at), "point_id": point_id, "value": value, "unit": unit}
 

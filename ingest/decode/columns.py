@@ -16,7 +16,7 @@ class Columns:
     Times are µs since 1970 UTC. All rows taken together share one ``received_at``: the poll's.
     """
 
-    __slots__ = ("device_flag", "point", "time", "value")
+    __slots__ = ("_on_receipt", "device_flag", "point", "time", "value")
 
     def __init__(self) -> None:
         self.point: list[int] = []
@@ -24,6 +24,7 @@ class Columns:
         self.value: list[float] = []
         self.device_flag: dict[int, int] = {}
         """Row to flag, only where a device said something: nearly never."""
+        self._on_receipt: dict[int, int] = {}
 
     def __len__(self) -> int:
         return len(self.point)
@@ -35,6 +36,15 @@ class Columns:
         self.point.append(point)
         self.time.append(time_us)
         self.value.append(value)
+
+    def time_on_receipt(self, point: int, received_at_us: int) -> int:
+        """µs for a reading that brings no time: the poll's, one more for each before it of this point.
+
+        Two readings of a point in one poll are two readings; at the same µs one would revise the other.
+        """
+        before = self._on_receipt.get(point, 0)
+        self._on_receipt[point] = before + 1
+        return received_at_us + before
 
     def take(self, received_at_us: int) -> RawBatch:
         """Everything added since the last take.
@@ -57,6 +67,7 @@ class Columns:
         self.time.clear()
         self.value.clear()
         self.device_flag.clear()
+        self._on_receipt.clear()
         return _ordered(batch)
 
 

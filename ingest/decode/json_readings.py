@@ -144,17 +144,20 @@ class JsonReadings:
         source = route.source
         if isinstance(element, dict):
             point = self._identify(route, element)
-            time_us, untimed = self._time(source, element, point, message)
+            time_us = self._time(source, element, point, message)
             value, flag = self._value(source, element, self._points.point_id[point])
+            untimed = time_us is None
+            if time_us is None:
+                time_us = into.time_on_receipt(point, message.received_at)
             into.add(point, time_us, value, flag)
-            return untimed
+            return int(untimed)
         if type(element) in (int, float) and route.point >= 0 and source.settings.bare_numbers:
             if not route.timed_on_receipt:
                 raise Refused("no_time", "a bare number needs time_from = receive", self._points.point_id[route.point])
             if message.retained:
                 raise RetainedError
             value, flag = _missing_code(source, float(element))  # type: ignore[arg-type]
-            into.add(route.point, message.received_at, value, flag)
+            into.add(route.point, into.time_on_receipt(route.point, message.received_at), value, flag)
             return 1
         kind = "a bare number on a gateway topic" if type(element) in (int, float) else type(element).__name__
         raise Refused("wrong_shape", f"expected an object, got {kind}")
@@ -182,14 +185,15 @@ class JsonReadings:
             raise Refused("retired_point", "", named)
         return point
 
-    def _time(self, source: Source, element: Mapping[str, object], point: int, message: Message) -> tuple[int, int]:
+    def _time(self, source: Source, element: Mapping[str, object], point: int, message: Message) -> int | None:
+        """µs since 1970 UTC; None where the reading brings no time and needs none."""
         found, given = at_path(element, source.time_path)
         point_id = self._points.point_id[point]
         if not found:
             if int(self._points.time_from[point]) == TIME_FROM_RECEIVE:
                 if message.retained:
                     raise RetainedError
-                return message.received_at, 1
+                return None
             raise Refused("no_time", f'no "{source.settings.time_field}"', point_id)
         try:
             time_us = to_us(given, source.settings.time_unit, source.zone)
@@ -198,7 +202,7 @@ class JsonReadings:
         if not source.oldest_us <= time_us <= source.newest_us:
             age_s = (message.received_at - time_us) / 1e6
             raise Refused("time_window", f"{abs(age_s):.0f} s {'old' if age_s > 0 else 'ahead'}", point_id)
-        return time_us, 0
+        return time_us
 
     @staticmethod
     def _value(source: Source, element: Mapping[str, object], point_id: str) -> tuple[float, int]:

@@ -20,10 +20,11 @@ from ingest.mqtt.subscriber import ClientSession
 from ingest.mqtt.tls import common_name
 
 READ_BYTES_MAX = 1 << 20
-"""Read from one connection in one poll; above it the others have their turn first."""
-OUT_GRACE = 2
-"""A peer that does not read is paused at the output limit; what was already received may still be
-acknowledged into the buffer, up to this many times the limit, then the connection is closed."""
+"""Read from one connection in one poll, less where its buffer limit is less; then it is the others' turn."""
+OUT_GRACE = 3
+"""A peer that does not read is paused at the output limit. What was received by then, at most twice the
+limit, is still acknowledged into the buffer: at 4 bytes for a message of 7 or more that stays below this
+many times the limit. Beyond it the connection is closed."""
 
 _LATER = (BlockingIOError, InterruptedError, ssl.SSLWantReadError, ssl.SSLWantWriteError)
 
@@ -92,6 +93,8 @@ class Connection:
         self._tls = isinstance(sock, ssl.SSLSocket)
         self._out = bytearray()
         self._limit = buffer_bytes_max
+        self._read_max = min(READ_BYTES_MAX, buffer_bytes_max)
+        self._chunk = sockets.buffer[: min(CHUNK_BYTES, buffer_bytes_max)]
         sockets.connections[self.epoch] = self
 
     @property
@@ -154,7 +157,7 @@ class Connection:
             self.owner.handshaken(self)
 
     def read(self) -> int:
-        """Read what is there (at most READ_BYTES_MAX) and feed the session; the bytes read."""
+        """Read what is there, up to a limit, and feed the session; the bytes read."""
         if self.paused or not self.epoch:
             return 0
         chunk, end = self._recv()
@@ -167,7 +170,7 @@ class Connection:
 
     def _recv(self) -> tuple[bytes, str]:
         """Bytes, and why no more will come ("" when they may)."""
-        buffer, pieces, total = self._sockets.buffer, [], 0
+        buffer, pieces, total = self._chunk, [], 0
         end = ""
         while True:
             try:
@@ -182,9 +185,9 @@ class Connection:
                 break
             pieces.append(bytes(buffer[:size]))
             total += size
-            if size < CHUNK_BYTES and not self._tls:
+            if size < len(buffer) and not self._tls:
                 break
-            if total >= READ_BYTES_MAX:
+            if total >= self._read_max:
                 if self._tls:
                     self._sockets.unread.add(self)
                 break
@@ -244,8 +247,7 @@ class Connection:
     def answered(self, size: int, messages: int) -> None:
         """``messages`` acknowledgements leave, for ``size`` bytes received."""
         self._sockets.counters["acks_sent"] += messages
-        if isinstance(self.session, ServerSession):
-            self.session.acknowledged(messages)
+        self.session.acknowledged(messages)
         self.unanswered_bytes -= size
         if self.paused & Pause.UNANSWERED and self.unanswered_bytes <= self._limit // 2:
             self.unpause(Pause.UNANSWERED)
@@ -272,8 +274,9 @@ class Connection:
         except _LATER:
             return 0
         except (OSError, ValueError):
+            # Nobody is there to read it: nothing of it waits.
             self._doom("reset")
-            return 0
+            return len(out)
         self._sockets.counters["bytes_out"] += sent
         return sent
 

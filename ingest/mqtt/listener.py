@@ -36,6 +36,7 @@ from ingest.mqtt.stream import PacketStream
 KEEPALIVE_FACTOR = 1.5
 """MQTT 3.1.2.10: a client silent for one and a half keepalives is gone."""
 DISCONNECT_WITH_WILL = 0x04
+RECEIVE_MAXIMUM_MAX = 65_535
 SUBACK_REFUSED_311 = 0x80
 
 RETURN_CODES: dict[int, int] = {
@@ -100,6 +101,7 @@ class ServerSession:
         self.peer_packet_bytes_max = 0xFFFF_FFFF
         self._settings = settings
         self._level = 0
+        self._counts = False
 
     @property
     def v5(self) -> bool:
@@ -109,7 +111,7 @@ class ServerSession:
     def receive(self, chunk: bytes) -> Frames:
         """The messages in ``chunk``; sets ``asking``, ``out`` and ``ending`` as they become due."""
         frames = self.stream.feed(chunk)
-        if self.v5 and frames.pids:
+        if self._counts and frames.pids:
             self.in_flight += len(frames.pids) - frames.pids.count(NO_PID)
             if self.in_flight > self._settings.receive_maximum and not self.stream.fault:
                 limit = self._settings.receive_maximum
@@ -128,6 +130,8 @@ class ServerSession:
         longest = self._settings.keepalive_s_max
         lowered = not 0 < connect.keepalive_s <= longest
         self.keepalive_s = longest if lowered else connect.keepalive_s
+        # There are no more packet ids than this, so the largest window cannot be exceeded.
+        self._counts = self.v5 and self._settings.receive_maximum < RECEIVE_MAXIMUM_MAX
         self.wants_reasons = number(connect.properties, Prop.REQUEST_PROBLEM, 1) == 1
         self.peer_packet_bytes_max = number(connect.properties, Prop.MAXIMUM_PACKET_SIZE, 0xFFFF_FFFF)
         properties: Properties = {

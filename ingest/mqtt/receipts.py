@@ -80,7 +80,7 @@ def build_receipt(
     nothing with a refusal.
     """
     conn = received.conn
-    if not (conn.v5 and conn.from_publisher):
+    if refused and not (conn.v5 and conn.from_publisher):
         refused = _NONE
     heads, pids = received.heads, received.pids
     if refused or heads.count(heads[0]) != len(heads) or NO_PID in pids:

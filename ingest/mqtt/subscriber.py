@@ -137,6 +137,9 @@ class ClientSession:
             self.end(Reason(self.fault.reason_code), "malformed")
         return frames
 
+    def acknowledged(self, messages: int) -> None:
+        """Acknowledgements were sent; the window is the broker's to keep."""
+
     def ping(self) -> None:
         """Ask whether the broker is there; ``awaits_pingresp`` until it answers."""
         self.out += PINGREQ

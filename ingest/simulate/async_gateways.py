@@ -41,8 +41,9 @@ from ingest.simulate.speaker import (
 
 LANES = 20
 """Publishes one gateway awaits at once: enough to fill a connection, few enough tasks to be cheap."""
-CONNECT_S_MAX = 20.0
 GO_S_MAX = 120.0
+GOODBYE_S_MAX = 1.0
+"""For DISCONNECTs; a publish that still waits for its PUBACK then is given up."""
 BACKOFF_S = (0.1, 2.0)
 """First and longest wait before a reconnect; jittered."""
 CONNECTS_AT_ONCE = 16
@@ -125,7 +126,7 @@ class AiomqttSpeaker:
         tasks = [asyncio.create_task(self._speak(gateway)) for gateway in self._gateways]
         for task in tasks:
             task.add_done_callback(self._ended)
-        await self._until(lambda: all(g.connected for g in self._gateways), CONNECT_S_MAX)
+        await self._until(lambda: all(g.connected for g in self._gateways), self._plan.connect_s_max)
         say(ready=True, points=self.report.points, gateways=self.report.gateways)
         await self._until(going.is_set, GO_S_MAX)
         begun, cpu = time.monotonic(), cpu_s()
@@ -137,7 +138,7 @@ class AiomqttSpeaker:
         self._closing = True
         for gateway in self._gateways:
             gateway.wake.set()
-        await asyncio.wait(tasks, timeout=5.0)
+        await asyncio.wait(tasks, timeout=GOODBYE_S_MAX)
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)

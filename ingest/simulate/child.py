@@ -13,7 +13,9 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from types import FrameType
 from typing import Any
 
 Said = dict[str, Any]
@@ -138,3 +140,23 @@ def listen(
                     on_news(child)
                 if child.report is not None:
                     selector.unregister(key.fileobj)
+
+
+@contextmanager
+def on_signals(stop: Callable[[], None]) -> Iterator[None]:
+    """SIGINT and SIGTERM call ``stop`` while this lasts; outside the main thread nothing changes."""
+
+    def handle(number: int, frame: FrameType | None) -> None:
+        stop()
+
+    before: dict[signal.Signals, Any] = {}
+    try:
+        for number in (signal.SIGINT, signal.SIGTERM):
+            before[number] = signal.signal(number, handle)
+    except ValueError:
+        pass  # not the main thread: who runs us there stops us by other means
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)

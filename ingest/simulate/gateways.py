@@ -52,8 +52,6 @@ PING_S = KEEPALIVE_S / 2
 ANSWER_S_MAX = 10.0
 """From connect to CONNACK."""
 SWEEP_S = 0.5
-CONNECT_S_MAX = 20.0
-"""Before the start; who is not connected by then goes on trying during the run."""
 SILENT_RETRY_S = 1.0
 """A silent gateway looks again this late whether its silence is over."""
 GO_S_MAX = 120.0
@@ -156,7 +154,7 @@ class RawSpeaker:
     def run(self) -> SpeakerReport:
         """Connect, wait for the parent's word, publish every step at its time, drain, write the ledger."""
         plan = self._plan
-        self._sockets_until(lambda: all(link.publisher.up for link in self._links), CONNECT_S_MAX)
+        self._sockets_until(lambda: all(link.publisher.up for link in self._links), plan.connect_s_max)
         say(ready=True, points=self.report.points, gateways=self.report.gateways)
         self._epoll.register(sys.stdin.fileno(), select.EPOLLIN)
         self._sockets_until(lambda: self._going, GO_S_MAX)

@@ -95,8 +95,8 @@ def _load_ledger(
         con.execute("SET VARIABLE ledger_files = $1", [files])
         con.execute(
             """CREATE TEMP VIEW ledger AS
-               SELECT number, time_us, CASE WHEN value IN (FROM code) THEN NULL ELSE value END AS value,
-                      sent_us, state
+               SELECT number, time_us, sent_us, state,
+                      CASE WHEN value IN (FROM code) THEN NULL ELSE value END AS value
                FROM read_parquet(getvariable('ledger_files'))"""
         )
     else:

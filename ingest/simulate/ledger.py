@@ -122,7 +122,9 @@ class Ledger:
         self.counts["refused"] += int(tally[REFUSED])
         path = self._folder / f"readings-{self._speaker}-{self._files:05d}.parquet"
         # No dictionary and no compression: the writer runs beside what is being measured.
-        pq.write_table(pa.table(columns, schema=SCHEMA), path, compression="none", use_dictionary=False)
+        # A missing value (NaN) is NULL in files: DuckDB trusts Parquet's statistics, which leave NaN out.
+        table = pa.table([pa.array(columns[f.name], f.type, from_pandas=True) for f in SCHEMA], schema=SCHEMA)
+        pq.write_table(table, path, compression="none", use_dictionary=False)
         self._files += 1
 
 

@@ -42,18 +42,18 @@ class ProbeOptions:
 
 @dataclass(slots=True)
 class ProbeReport:
-    """Seconds from a reading's timestamp to the end of the query that first showed it; NaN without any.
+    """Seconds from a reading's timestamp to the end of the query that first showed it; None without any.
 
     unseen_points  sentinels of which nothing was ever seen
     """
 
     seen: int = 0
     queries: int = 0
-    p50_s: float = float("nan")
-    p99_s: float = float("nan")
-    max_s: float = float("nan")
-    query_s_p50: float = float("nan")
-    query_s_max: float = float("nan")
+    p50_s: float | None = None
+    p99_s: float | None = None
+    max_s: float | None = None
+    query_s_p50: float | None = None
+    query_s_max: float | None = None
     unseen_points: int = 0
     cpu_s: float = 0.0
     seconds: float = 0.0
@@ -71,11 +71,9 @@ class Probe:
         self._lake = (data_dir / "lake.sql").read_text(encoding="utf-8")
         self._con.execute(self._lake)
         self._refresh = refresh_line(self._lake)
-        self._con.execute("CREATE TEMP TABLE sentinel (point_id VARCHAR)")
-        self._con.executemany("INSERT INTO sentinel VALUES (?)", [[p] for p in point_id])
-        self._con.execute(
-            "CREATE TEMP TABLE watched AS SELECT point FROM points SEMI JOIN sentinel USING (point_id)"
-        )
+        self._con.execute("CREATE TEMP TABLE sentinel AS SELECT unnest($1) AS point_id", [list(point_id)])
+        self._con.execute("CREATE TEMP TABLE watched (point INTEGER)")
+        self._known = 0
         self._since_us = since_us
         self._latest: dict[int, int] = {}
         self._points = len(point_id)
@@ -85,13 +83,14 @@ class Probe:
     def look(self) -> int:
         """Refresh, ask, note what is new; returns how many readings were."""
         begun = time.time_ns()
-        newest = begun // 1000
-        since = max(min(self._latest.values(), default=self._since_us), newest - int(SPAN_S_MAX * 1e6))
+        oldest = min(self._latest.values()) if len(self._latest) == self._points else self._since_us
         self._con.execute(self._refresh)
+        if self._known < self._points:
+            self._find_points()
         rows = self._con.execute(
             """SELECT r.point, epoch_us(r.time) FROM readings r SEMI JOIN watched w ON w.point = r.point
                WHERE r.time >= make_timestamptz($1::BIGINT)""",
-            [since if len(self._latest) == self._points else min(since, self._since_us)],
+            [max(oldest, begun // 1000 - int(SPAN_S_MAX * 1e6))],
         ).fetchall()
         done = time.time_ns()
         self.query_s.append((done - begun) / 1e9)
@@ -104,6 +103,13 @@ class Probe:
                 news += 1
         self._latest = latest
         return news
+
+    def _find_points(self) -> None:
+        """The sentinels' numbers: a point has one from the moment its registry is loaded."""
+        self._con.execute("DELETE FROM watched")
+        self._con.execute("INSERT INTO watched SELECT point FROM points SEMI JOIN sentinel USING (point_id)")
+        row = self._con.execute("SELECT count(*) FROM watched").fetchone()
+        self._known = int(row[0]) if row else 0
 
     def report(self) -> ProbeReport:
         """What was seen so far."""

@@ -77,6 +77,7 @@ class Publisher:
     sent      readings handed over at least once; acked: readings acknowledged without a refusal
     not_sent  readings dropped because the backlog was full
     resent    messages sent again with DUP
+    kept      messages queued or unacknowledged, at most ``backlog_max``
     """
 
     def __init__(
@@ -101,12 +102,12 @@ class Publisher:
         self.resent = 0
         self._asked_inflight = inflight_max
         self._window = inflight_max
-        self._backlog_max = min(backlog_max, IDS_IN_USE_MAX)
+        self.backlog_max = min(backlog_max, IDS_IN_USE_MAX)
         self._user, self._password = user, password
         self._waiting: deque[Parcel] = deque()
         self._inflight: deque[Parcel] = deque()
         self._outstanding = 0
-        self._kept = 0
+        self.kept = 0
         self._next_id = 1
         self._carry = b""
 
@@ -132,11 +133,11 @@ class Publisher:
 
     def accept(self, parcel: Parcel) -> bool:
         """Queue a parcel encoded with ``next_id``. False, and its readings counted, where no room is."""
-        if self._kept + len(parcel) > self._backlog_max:
+        if self.kept + len(parcel) > self.backlog_max:
             self.not_sent += parcel.rows
             parcel.chunk.settle(*parcel.row_range(0, len(parcel)), ABSENT)
             return False
-        self._kept += len(parcel)
+        self.kept += len(parcel)
         self._next_id = (self._next_id - 1 + len(parcel)) % PACKET_IDS + 1
         self._waiting.append(parcel)
         return True
@@ -161,7 +162,7 @@ class Publisher:
             parcel.sent = end
             if parcel.sent >= len(parcel):
                 self._waiting.popleft()
-                self._kept -= 0 if self.qos else len(parcel)
+                self.kept -= 0 if self.qos else len(parcel)
         return out
 
     def _note_sent(self, parcel: Parcel, begin: int, end: int, now_us: int) -> None:
@@ -266,7 +267,7 @@ class Publisher:
         parcel.chunk.settle(first, last, state)
         self.acked += last - first if state == ACKED else 0
         self._outstanding -= end - begin
-        self._kept -= end - begin
+        self.kept -= end - begin
 
 
 def receive_maximum(properties: bytes) -> int:

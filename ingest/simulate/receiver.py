@@ -46,7 +46,7 @@ class ReceiverOptions:
 
 @dataclass(slots=True)
 class ReceiverReport:
-    """What came. Latencies are seconds from the event's time to arrival, of alert.firing; NaN without any.
+    """What came. Latencies are seconds from the event's time to arrival, of alert.firing; None without any.
 
     alerts      different alert ids among alert.firing
     repeated    calls whose (id, revision, type) had come before: allowed, at least once
@@ -59,9 +59,9 @@ class ReceiverReport:
     repeated: int = 0
     unsigned: int = 0
     unreadable: int = 0
-    p50_s: float = float("nan")
-    p99_s: float = float("nan")
-    max_s: float = float("nan")
+    p50_s: float | None = None
+    p99_s: float | None = None
+    max_s: float | None = None
     cpu_s: float = 0.0
 
 
@@ -93,7 +93,7 @@ class Receiver:
         return web.Response(status=204)
 
     def note(self, arrived: float, body: Mapping[str, Any]) -> None:
-        """One call's body, at seconds since 1970. Raises ValueError, KeyError or TypeError for a wrong body."""
+        """One call's body, at seconds since 1970. ValueError, KeyError or TypeError for a wrong one."""
         kind, data = body["type"], body["data"]
         line: dict[str, Any] = {"arrived": arrived, "type": kind, "id": data["id"]}
         if kind.startswith("alert."):

@@ -8,16 +8,14 @@ from __future__ import annotations
 
 import contextlib
 import ipaddress
-import signal
 import socket
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass, field, fields
 from pathlib import Path
-from types import FrameType
 from typing import Any, Literal
 from urllib.parse import urlsplit
 
-from ingest.simulate.child import Child, listen
+from ingest.simulate.child import Child, listen, on_signals
 from ingest.simulate.encode import PACKET_IDS
 from ingest.simulate.ledger import write_points
 from ingest.simulate.scenario import ScenarioName
@@ -48,6 +46,8 @@ class SimulateOptions:
     aiomqtt_share   of the gateways; mqtt5_share: of the gateways speak MQTT 5, the others 3.1.1
     inflight_max    messages a gateway leaves unacknowledged (MQTT 5: at most the server's Receive Maximum)
     backlog_s_max   readings a gateway keeps while it cannot send, in seconds
+    connect_s_max   how long the start waits for all to be connected; who is not goes on trying
+    drain_s_max     how long the end waits for acknowledgements
     """
 
     target: str
@@ -67,6 +67,7 @@ class SimulateOptions:
     inflight_max: int = PACKET_IDS
     backlog_s_max: float = 120.0
     drain_s_max: float = 15.0
+    connect_s_max: float = 20.0
     user: str | None = None
     password: str | None = field(default=None, repr=False)
     drill: bool = False
@@ -132,7 +133,13 @@ def simulate(options: SimulateOptions, progress: Progress | None = None) -> Simu
             stack.enter_context(Child(MODULES[plan.speaker], plan.to_json(), f"{plan.speaker} speaker"))
             for plan in plans
         ]
-        stack.enter_context(_forward_signals(speakers, report))
+
+        def stop() -> None:
+            report.interrupted = True
+            for speaker in speakers:
+                speaker.stop()
+
+        stack.enter_context(on_signals(stop))
 
         def tell(child: Child) -> None:
             # The first speaker's second is everybody's second: one line, not one for each.
@@ -179,24 +186,3 @@ def _add(report: SimulateReport, part: SpeakerReport) -> None:
 def _together(speakers: list[Child]) -> dict[str, Any]:
     total = {key: sum(s.latest.get(key, 0) for s in speakers) for key in ("sent", "acked", "connected")}
     return {"seconds": speakers[0].latest.get("seconds", 0.0), **total}
-
-
-@contextlib.contextmanager
-def _forward_signals(speakers: list[Child], report: SimulateReport) -> Iterator[None]:
-    """SIGINT and SIGTERM become a polite end of the speakers. Only the main thread may do that."""
-
-    def forward(number: int, frame: FrameType | None) -> None:
-        report.interrupted = True
-        for speaker in speakers:
-            speaker.stop()
-
-    try:
-        before = {number: signal.signal(number, forward) for number in (signal.SIGINT, signal.SIGTERM)}
-    except ValueError:
-        yield
-        return
-    try:
-        yield
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)

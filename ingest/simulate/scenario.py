@@ -16,7 +16,7 @@ from storage.batch import F64, I32, Bool
 ScenarioName = Literal["steady", "storm", "outage", "stuck"]
 SCENARIOS: tuple[str, ...] = get_args(ScenarioName)
 
-CROSSING = (0.05, 0.70)
+CROSSING = (0.12, 0.72)
 """The cell enters the city and leaves it again at these shares of the run; the rest lets levels fall."""
 CELL_SHARE = 0.12
 """Radius of the cell as a share of the city's longer side: a storm drowns quarters, not the whole city."""
@@ -91,7 +91,7 @@ class Storm:
         along = x * np.cos(course) + y * np.sin(course)
         across = y * np.cos(course) - x * np.sin(course) - offset
         self._radius = CELL_SHARE * max(wide, high)
-        half = max(wide, high) / 2
+        half = (wide * abs(np.cos(course)) + high * abs(np.sin(course))) / 2
         begin, end = CROSSING
         self._half_pass = self._radius / (2 * half) * (end - begin)
         self.pass_share = 2 * self._half_pass

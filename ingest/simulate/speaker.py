@@ -52,6 +52,7 @@ class Plan:
     inflight_max: int = PACKET_IDS
     backlog_s_max: float = 120.0
     drain_s_max: float = 15.0
+    connect_s_max: float = 20.0
     user: str | None = None
     password: str | None = None
 

@@ -72,12 +72,16 @@ WHERE n.last <> '';
 CREATE OR REPLACE VIEW yuzui_now AS
 WITH main_log AS MATERIALIZED (FROM yuzui_log({{readings}})),
 late_log AS MATERIALIZED (FROM yuzui_log({{late}})),
--- Main before late: a range's late file stands before its main file, so no main is seen without its late.
+-- Main before late: a range's late file is put in place before its main file, so no main is seen without its
+-- late. Late rows beyond the last main file seen (reach) are left out: a range shows whole or not at all.
 main_names AS MATERIALIZED (FROM yuzui_hot({{hot_main_glob}})),
-late_names AS MATERIALIZED (FROM yuzui_hot({{hot_late_glob}})),
-latest AS MATERIALIZED (
+reach AS MATERIALIZED (
+    SELECT max(seq) AS seq FROM (SELECT last AS seq FROM main_names UNION ALL SELECT seq FROM main_log)
+), late_names AS MATERIALIZED (
+    SELECT n.* FROM reach JOIN yuzui_hot({{hot_late_glob}}) n ON n.last <= reach.seq
+), latest AS MATERIALIZED (
     SELECT max(parse_filename(file)) AS file, coalesce(CAST(max(parse_filename(file, true)) AS BIGINT), -1) AS seq
-    FROM glob({{latest_glob}})
+    FROM reach JOIN glob({{latest_glob}}) ON CAST(parse_filename(file, true) AS BIGINT) <= reach.seq
 ), late_files AS MATERIALIZED (
     SELECT {{hot_late}} || file AS path, hour_min, hour_max
     FROM late_names JOIN late_log ON last > seq
@@ -112,6 +116,7 @@ latest AS MATERIALIZED (
         ('points', {{empty_points}}), ('alerts', {{empty_alerts}}), ('quarantine', {{empty_quarantine}})) e(list, path)
     UNION ALL SELECT 'main_seq', NULL, seq, NULL FROM main_log WHERE seq IS NOT NULL
     UNION ALL SELECT 'late_seq', NULL, seq, NULL FROM late_log WHERE seq IS NOT NULL
+    UNION ALL SELECT 'pos_end', NULL, (seq + 1) << {{pos_row_bits}}, NULL FROM reach
 ), file AS (
     SELECT list, {path: path, hour_min: hour_min, hour_max: hour_max} AS f FROM files
 )
@@ -119,6 +124,7 @@ SELECT {
     taken_at: now(),
     main_seq: max(f.hour_min) FILTER (list = 'main_seq'),
     late_seq: max(f.hour_min) FILTER (list = 'late_seq'),
+    pos_end: max(f.hour_min) FILTER (list = 'pos_end'),
     -- DuckDB guesses the rows of a list from its first file. With the file without rows last in lists of
     -- main readings and first in the others, a join always hashes the small side and prunes the large one.
     plain: list(f ORDER BY f.hour_min DESC, f.path) FILTER (list = 'plain'),
@@ -138,7 +144,7 @@ FROM file;
 -- The list of files a view may read. Decided once a query, before any row is read.
 CREATE OR REPLACE MACRO yuzui_files(files) AS CASE
     WHEN getvariable('yuzui') IS NULL THEN error({{no_snapshot}})
-    WHEN now() - getvariable('yuzui').taken_at > INTERVAL '{{grace_s}} seconds' THEN error({{too_old}})
+    WHEN now() - CAST(getvariable('yuzui').taken_at AS TIMESTAMPTZ) > INTERVAL '{{grace_s}} seconds' THEN error({{too_old}})
     ELSE [struct_extract(f, 'path') FOR f IN files] END;
 
 CREATE OR REPLACE MACRO yuzui_files_between(files, since, until) AS CASE
@@ -150,6 +156,10 @@ CREATE OR REPLACE MACRO yuzui_files_between(files, since, until) AS CASE
 CREATE OR REPLACE VIEW yuzui_points AS
 SELECT * FROM read_parquet(yuzui_files(getvariable('yuzui').points), hive_partitioning = false);
 
+CREATE OR REPLACE VIEW yuzui_late AS
+SELECT * FROM read_parquet(yuzui_files(getvariable('yuzui').late), hive_partitioning = false)
+WHERE pos < CAST(getvariable('yuzui').pos_end AS BIGINT);
+
 -- Readings by point number, each (point, time) once: main, unless a late reading of the same key was
 -- received after it; of late ones the last received. Hours without late files are a plain scan.
 CREATE OR REPLACE VIEW yuzui_readings AS
@@ -158,11 +168,11 @@ FROM read_parquet(yuzui_files(getvariable('yuzui').plain), hive_partitioning = f
 UNION ALL
 SELECT m.point, m.time, m.lag_ms, m.value, m.device_flag, m.flag, m.checks, m.score
 FROM read_parquet(yuzui_files(getvariable('yuzui').touched), hive_partitioning = false) m
-ANTI JOIN read_parquet(yuzui_files(getvariable('yuzui').late), hive_partitioning = false) l
+ANTI JOIN yuzui_late l
     ON m.point = l.point AND m.time = l.time
 UNION ALL
 SELECT point, time, lag_ms, value, device_flag, flag, checks, score
-FROM read_parquet(yuzui_files(getvariable('yuzui').late), hive_partitioning = false)
+FROM yuzui_late
 QUALIFY row_number() OVER (PARTITION BY point, time ORDER BY pos DESC) = 1;
 
 -- received_at is to the millisecond, rounded down; NULL where it lies more than 24 days from time.
@@ -189,6 +199,7 @@ WITH hot_main AS NOT MATERIALIZED (
     UNION ALL
     SELECT point, time, pos, lag_ms, value, device_flag, flag, checks, score
     FROM read_parquet(yuzui_files(getvariable('yuzui').latest_late), hive_partitioning = false)
+    WHERE pos < CAST(getvariable('yuzui').pos_end AS BIGINT)
 ), last_of AS (
     SELECT unnest(max_by(since, (time, pos))) FROM since GROUP BY point
 )
@@ -226,17 +237,21 @@ CREATE OR REPLACE MACRO check_names(checks) AS
 -- weeks much faster than readings with a WHERE. The three arguments must be constants:
 -- FROM history('cd-00017', now() - INTERVAL 1 DAY, now());
 CREATE OR REPLACE MACRO history(id, since, until) AS TABLE
-WITH wanted AS (
+WITH late AS (
+    SELECT *
+    FROM read_parquet(yuzui_files_between(getvariable('yuzui').late, since, until), hive_partitioning = false)
+    WHERE pos < CAST(getvariable('yuzui').pos_end AS BIGINT)
+), wanted AS (
     SELECT point, time, lag_ms, value, flag, checks, score
     FROM read_parquet(yuzui_files_between(getvariable('yuzui').plain, since, until), hive_partitioning = false)
     UNION ALL
     SELECT m.point, m.time, m.lag_ms, m.value, m.flag, m.checks, m.score
     FROM read_parquet(yuzui_files_between(getvariable('yuzui').touched, since, until), hive_partitioning = false) m
-    ANTI JOIN read_parquet(yuzui_files_between(getvariable('yuzui').late, since, until), hive_partitioning = false) l
+    ANTI JOIN late l
         ON m.point = l.point AND m.time = l.time
     UNION ALL
     SELECT point, time, lag_ms, value, flag, checks, score
-    FROM read_parquet(yuzui_files_between(getvariable('yuzui').late, since, until), hive_partitioning = false)
+    FROM late
     QUALIFY row_number() OVER (PARTITION BY point, time ORDER BY pos DESC) = 1
 )
 SELECT p.point_id, r.time, r.time + to_milliseconds(r.lag_ms) AS received_at, r.value, r.flag, r.checks, r.score

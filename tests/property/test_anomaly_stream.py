@@ -41,7 +41,7 @@ def table() -> PointTable:
 
 
 def engine(clock: Any) -> Engine:
-    kind = kind_settings(rate_max_per_s=9.0, flat_line_s=4.0, confirm_readings=2)
+    kind = kind_settings(rate_max_per_s=9.0, flat_line_s=4.0, confirm_readings=3)
     settings = check_settings(fresh_s=15.0, dead_s_min=6.0, dead_intervals=2.0, lateness_s=2.0)
     return Engine(table(), {"waterlogging": kind}, settings, clock=clock)
 

@@ -104,6 +104,14 @@ def test_an_alert_fires_steps_and_ends_under_one_id() -> None:
     assert judged.main.flag.tolist() == [GOOD] * 7, "a flood is no doubt about the reading"
 
 
+def test_the_peak_is_kept_while_nothing_new_is_said() -> None:
+    """Readings that stay in their level cause no event, but the worst of them is in the next one."""
+    one = engine()
+    found = [judge(one, [value], start=i).events for i, value in enumerate([16, 24, 17, 10])]
+    assert [len(events) for events in found] == [1, 0, 0, 1]
+    assert found[-1][0].peak == 24
+
+
 def test_a_level_is_left_only_beyond_the_gap() -> None:
     judged = judge(engine(), [16, 14, 13.5, 13, 12.9])
     assert [(event.type, event.value) for event in judged.events] == [(FIRING, 16), (RESOLVED, 12.9)]

@@ -154,6 +154,15 @@ def test_our_own_downtime_kills_nobody_and_revives_nobody() -> None:
     assert other.told() == [("dead", RESOLVED, "P00003")]
 
 
+def test_a_restart_after_a_long_stop_kills_nobody_even_if_no_gap_was_recorded() -> None:
+    city = City(point_table(4))
+    city.seconds(0, 5, range(4))
+    other = City(point_table(4))
+    other.engine.restore(*city.engine.snapshot())
+    other.seconds(4_000, 4_020, [])
+    assert other.told() == []
+
+
 def test_silence_without_a_watermark_counts_only_while_the_backlog_was_drained() -> None:
     city = City(point_table(1))
     city.second(0, [0])

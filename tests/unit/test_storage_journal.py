@@ -12,6 +12,7 @@ import sys
 import threading
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
@@ -596,8 +597,9 @@ def test_the_reserve_is_held_released_and_made_again(tmp_path: Path) -> None:
 def test_the_reserve_is_not_taken_from_the_last_free_bytes(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    disk = os.statvfs(tmp_path)
-    settings = SMALL.model_copy(update={"reserve_bytes": disk.f_bavail * disk.f_frsize - 100})
+    settings = SMALL.model_copy(update={"reserve_bytes": 1 << 16})
+    free = ((1 << 16) + SMALL.segment_bytes) // 512
+    monkeypatch.setattr(os, "statvfs", lambda path: SimpleNamespace(f_bavail=free, f_frsize=512))
     journal = Journal.open(tmp_path, settings)
     assert not journal.restore_reserve()
     assert not (tmp_path / "reserve").exists()

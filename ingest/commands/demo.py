@@ -1,0 +1,137 @@
+"""`yuzui demo`: the whole city in one command."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+import orjson
+
+from ingest.cli import json_option
+
+if TYPE_CHECKING:
+    from rich.table import Table
+
+    from ingest.demo import DemoResult
+
+CITY_FOLDERS = (
+    Path(__file__).resolve().parents[2] / "configs" / "chengdu",
+    Path(__file__).resolve().parents[1] / "simulate" / "chengdu",
+)
+"""In a checkout; in an installed wheel."""
+
+SQL = (
+    "SELECT district, count(*) AS points, round(avg(value), 1) AS level_cm\n"
+    "      FROM latest WHERE kind = 'waterlogging' GROUP BY district ORDER BY level_cm DESC LIMIT 5"
+)
+
+
+def city_folder() -> Path:
+    """The demo city's tables."""
+    return next(folder for folder in CITY_FOLDERS if (folder / "yuzui.toml").is_file())
+
+
+@click.command()
+@click.option(
+    "--seconds", default=60.0, show_default=True, type=click.FloatRange(1), help="How long the city speaks."
+)
+@click.option("--points", default=116_200, show_default=True, type=click.IntRange(10))
+@click.option("--hz", default=1.0, show_default=True, help="Readings a second and point.")
+@click.option("--qos", default=1, show_default=True, type=click.IntRange(0, 1))
+@click.option("--batch", default=0, show_default=True, help="Readings a message; 0: one, on its own topic.")
+@click.option(
+    "--broker", help="mqtt://host:port: speak through this broker instead of straight to the engine."
+)
+@click.option(
+    "--scenario",
+    default="storm",
+    show_default=True,
+    type=click.Choice(["steady", "storm", "outage", "stuck"]),
+)
+@click.option("--seed", default=1, show_default=True)
+@click.option(
+    "--folder",
+    default="data/demo",
+    show_default=True,
+    type=click.Path(file_okay=False),
+    help="Emptied first.",
+)
+@json_option
+def command(as_json: bool, folder: str, **options: Any) -> None:
+    """Engine, 1,200 simulated gateways, a storm over the city and a webhook receiver, all on this machine.
+
+    At the end every reading is counted with DuckDB against what the gateways sent.
+    """
+    from rich.console import Console
+    from rich.live import Live
+
+    from ingest.demo import DemoFailed, DemoOptions, run_demo
+    from ingest.simulate.child import ChildDiedError
+
+    console = Console(stderr=as_json)
+    home = Path(folder)
+    if home.exists() and any(home.iterdir()) and not (home / "yuzui.toml").is_file():
+        raise click.ClickException(
+            f"{folder} is not a demo's folder and would be emptied; name another with --folder"
+        )
+    demo = DemoOptions(folder=home.absolute(), city_dir=city_folder(), **options)
+    try:
+        if console.is_terminal:
+            with Live(console=console, refresh_per_second=2) as live:
+                result = run_demo(
+                    demo, lambda line: live.console.print(line), lambda v: live.update(_picture(v))
+                )
+        else:
+            result = run_demo(
+                demo, lambda line: click.echo(line, err=True), lambda v: click.echo(_line(v), err=True)
+            )
+    except (DemoFailed, ChildDiedError) as failure:
+        raise click.ClickException(str(failure)) from None
+    if as_json:
+        click.echo(orjson.dumps(asdict(result)).decode())
+    else:
+        _summary(console, result, home)
+    if not result.well:
+        raise click.exceptions.Exit(1)
+
+
+def _line(now: dict[str, Any]) -> str:
+    return (
+        f"{now.get('sim_seconds', 0):5.0f} s  sent {now.get('sim_sent', 0):>11,}  main {now.get('main', 0):>11,}  "
+        f"{now.get('readings_per_s', 0):>9,.0f}/s  alerts {now.get('alerts_fired', 0):>5}  "
+        f"webhooks {now.get('webhooks_delivered', 0):>5}  rss {now.get('rss_bytes', 0) / 1e6:4.0f} MB"
+    )
+
+
+def _picture(now: dict[str, Any]) -> Table:
+    from rich.table import Table
+
+    table = Table.grid(padding=(0, 2))
+    rows = (
+        ("gateways", f"{now.get('sim_connected', 0):,} connected, {now.get('sim_sent', 0):,} readings sent"),
+        ("engine", f"{now.get('readings_per_s', 0):,.0f} readings/s, lag {now.get('judge_lag_s', 0):.1f} s, "
+                   f"oldest unacknowledged {now.get('journal_oldest_s', 0) * 1000:.0f} ms"),
+        ("memory", f"{now.get('rss_bytes', 0) / 1e6:,.0f} MB, {now.get('cpu_s', 0):.1f} CPU s"),
+        ("lake", f"{now.get('main', 0):,} readings, {now.get('sealed_rows', 0):,} sealed"),
+        ("storm", f"{now.get('alerts_open', 0):,} alerts open, {now.get('alerts_fired', 0):,} fired, "
+                  f"{now.get('webhooks_delivered', 0):,} webhooks"),
+    )  # fmt: skip
+    for name, text in rows:
+        table.add_row(f"[bold]{name}", text)
+    return table
+
+
+def _summary(console: Any, result: DemoResult, home: Path) -> None:
+    told = f"{result.stored:,} of {result.sent:,} readings stored, {result.lost} lost, {result.duplicates} doubled"
+    console.print(f"\n[bold]{'✔' if result.well else '✘'} {told}[/bold], counted with DuckDB")
+    console.print(
+        f"  engine {result.engine_cores:.2f} cores, {result.engine_rss_mb:.0f} MB · "
+        f"query after {result.publish_to_query_p99_s} s (p99) · webhook after {result.publish_to_webhook_p99_s} s (p99) · "
+        f"{result.alerts_fired} alerts, {result.webhooks_delivered} webhook calls"
+    )
+    for note in result.notes:
+        console.print(f"  note: {note}")
+    console.print(f'\nAsk it yourself:\n  scripts/yuzui sql --data {home}/data "\n      {SQL}"')
+    console.print(f"or in any DuckDB:  duckdb -init {home}/data/lake.sql")

@@ -1,0 +1,314 @@
+"""The demo: a whole city on one machine, and the proof that nothing of it was lost.
+
+Owns the composition of engine, simulated gateways, webhook receiver and query probe, each a process of
+its own, and the figures at the end. Knows the engine only as a user does: its config, its ports, its lake.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import secrets
+import shutil
+import signal
+import statistics
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+from ingest.commands.common import ENGINE_FILE, engine_vitals
+from ingest.simulate.child import Child
+from ingest.simulate.city import generate, write
+from ingest.simulate.judge_ledger import verdict
+from ingest.simulate.probe import ProbeOptions
+from ingest.simulate.receiver import ReceiverOptions
+from ingest.simulate.run import SimulateOptions, SimulateReport, simulate
+from ingest.simulate.scenario import ScenarioName
+
+ENGINE_START_S_MAX = 60.0
+QUIET_S_MAX = 30.0
+CHILD_S_MAX = 30.0
+CLOCK_TICKS = os.sysconf("SC_CLK_TCK")
+MB = 1_000_000
+
+Say = Callable[[str], None]
+Watch = Callable[[dict[str, Any]], None]
+
+
+class DemoFailed(RuntimeError):
+    """The demo could not run; the text says why and where the log is."""
+
+
+@dataclass(frozen=True, slots=True)
+class DemoOptions:
+    """What to run. ``broker`` None: gateways connect to the engine itself."""
+
+    folder: Path
+    city_dir: Path
+    seconds: float = 60.0
+    points: int = 116_200
+    qos: Literal[0, 1] = 1
+    batch: int = 0
+    hz: float = 1.0
+    scenario: ScenarioName = "storm"
+    seed: int = 1
+    broker: str | None = None
+    aiomqtt_share: float = 0.1
+
+
+@dataclass(slots=True)
+class DemoResult:
+    """The figures. Latencies in seconds, ``engine_*`` are of the engine's process alone.
+
+    engine_rss_mb         peak; engine_rss_growth_mb: median of the last third less that of the second
+    publish_to_webhook_*  from the publish of the reading that completed the condition to the POST's arrival
+    publish_to_query_*    from the publish to the end of the DuckDB query that showed it, refresh included
+    """
+
+    points: int = 0
+    sent: int = 0
+    acked: int = 0
+    stored: int = 0
+    lost: int = 0
+    missing: int = 0
+    duplicates: int = 0
+    wrong: int = 0
+    invented: int = 0
+    quarantined: int = 0
+    alerts_fired: int = 0
+    webhooks_delivered: int = 0
+    publish_to_webhook_p50_s: float | None = None
+    publish_to_webhook_p99_s: float | None = None
+    publish_to_query_p50_s: float | None = None
+    publish_to_query_p99_s: float | None = None
+    engine_cpu_s: float = 0.0
+    engine_cores: float = 0.0
+    engine_rss_mb: float = 0.0
+    engine_rss_growth_mb: float = 0.0
+    simulator_cpu_s: float = 0.0
+    probe_cpu_s: float = 0.0
+    live_after_s: float = 0.0
+    seconds: float = 0.0
+    qos: int = 1
+    readings_per_message: int = 1
+    through: str = "listener"
+    conservation_gap: int = 0
+    resent: int = 0
+    notes: list[str] = field(default_factory=list)
+
+    @property
+    def well(self) -> bool:
+        """Nothing lost, doubled, changed or made up."""
+        return not (self.lost or self.duplicates or self.wrong or self.invented or self.conservation_gap)
+
+
+class Engine:
+    """`yuzui run` as its user sees it: a process with a config, a log and ports."""
+
+    def __init__(self, folder: Path, config: Path, data: Path, environment: dict[str, str]) -> None:
+        self.data = data
+        self.log = folder / "engine.log"
+        with self.log.open("wb") as log:
+            self._process = subprocess.Popen(
+                [sys.executable, "-m", "ingest.cli", "run", "-c", str(config)],
+                stdout=log, stderr=log, env={**os.environ, **environment}, start_new_session=True,
+            )  # fmt: skip
+        self.rss_mb: list[float] = []
+
+    @property
+    def pid(self) -> int:
+        """Process id."""
+        return self._process.pid
+
+    def cpu_s(self) -> float:
+        """CPU seconds of the process so far, user and system."""
+        fields = Path(f"/proc/{self.pid}/stat").read_text().rpartition(")")[2].split()
+        return (int(fields[11]) + int(fields[12])) / CLOCK_TICKS
+
+    def sample(self) -> None:
+        """Note the resident memory."""
+        pages = int(Path(f"/proc/{self.pid}/statm").read_text().split()[1])
+        self.rss_mb.append(pages * os.sysconf("SC_PAGE_SIZE") / MB)
+
+    def peak_mb(self) -> float:
+        """The kernel's own high-water mark of resident memory."""
+        for line in Path(f"/proc/{self.pid}/status").read_text().splitlines():
+            if line.startswith("VmHWM:"):
+                return int(line.split()[1]) * 1024 / MB
+        return max(self.rss_mb, default=0.0)
+
+    def wait_ready(self) -> dict[str, Any]:
+        """engine.json, once the engine says it is ready. Raises DemoFailed with the log's end."""
+        end = time.monotonic() + ENGINE_START_S_MAX
+        while time.monotonic() < end and self._process.poll() is None:
+            vitals = engine_vitals(self.data)
+            if vitals is not None and not vitals["not_ready"]:
+                ports: dict[str, Any] = json.loads((self.data / ENGINE_FILE).read_text())
+                return ports
+            time.sleep(0.05)
+        raise DemoFailed(f"the engine did not start; {self.log}:\n{self.log.read_text()[-1500:]}")
+
+    def quiet(self) -> dict[str, Any]:
+        """Wait until everything received is visible and every notification delivered; the vitals then."""
+        end = time.monotonic() + QUIET_S_MAX
+        target = 0
+        vitals: dict[str, Any] = {}
+        while time.monotonic() < end:
+            vitals = engine_vitals(self.data) or vitals
+            if not target and vitals and vitals["judge_lag_records"] <= 2:
+                target = vitals["journal_seq"] + 2  # two TICKs on, the hot file with the last reading stands
+            if target and vitals["judged_seq"] > target and not vitals["outbox_waiting"]:
+                break
+            time.sleep(0.1)
+        return vitals
+
+    def stop(self) -> None:
+        """SIGTERM, and wait; kill what does not end."""
+        if self._process.poll() is None:
+            self._process.send_signal(signal.SIGTERM)
+            try:
+                self._process.wait(CHILD_S_MAX)
+            except subprocess.TimeoutExpired:
+                self._process.kill()
+                self._process.wait()
+
+
+def _prepare(options: DemoOptions, secret: str, hook_port: int) -> tuple[Path, Path, dict[str, str]]:
+    """Config, registry and drop-ins in the demo's folder: (config, data folder, environment)."""
+    home = options.folder
+    points = home / "points.parquet"
+    write(generate(options.city_dir, options.points, options.seed, 1 / options.hz), points)
+    config = home / "yuzui.toml"
+    shutil.copy(options.city_dir / "yuzui.toml", config)
+    drop_in = home / "yuzui.d"
+    shutil.copytree(options.city_dir / "yuzui.d", drop_in)
+    extra = f'[[webhook]]\nname = "demo"\nurl = "http://127.0.0.1:{hook_port}/alerts"\nsecret = "{secret}"\n'
+    if options.broker:
+        extra += f'[[subscriber]]\nname = "broker"\nurl = "{options.broker}"\nfilters = ["cd/#"]\nqos = {options.qos}\n'
+    (drop_in / "90-demo.toml").write_text(extra)
+    data = home / "data"
+    environment = {
+        "YUZUI_DATA": str(data),
+        "YUZUI_POINTS": str(points),
+        "YUZUI_LISTENER": "false" if options.broker else "true",
+        "YUZUI_LISTENER_PORT": "0",
+        "YUZUI_OPS_PORT": "0",
+    }
+    return config, data, environment
+
+
+@contextmanager
+def _stopped(engine: Engine) -> Iterator[Engine]:
+    try:
+        yield engine
+    finally:
+        engine.stop()
+
+
+def run_demo(options: DemoOptions, say: Say, watch: Watch) -> DemoResult:
+    """Run it all; ``watch`` gets the engine's vitals about once a second. Raises DemoFailed, OSError.
+
+    The folder is emptied first; it keeps the config, the log, the ledger and the data afterwards.
+    """
+    began = time.monotonic()
+    if options.folder.exists():
+        shutil.rmtree(options.folder)
+    options.folder.mkdir(parents=True)
+    secret = secrets.token_hex(16)
+    receiver_options = ReceiverOptions(log_file=str(options.folder / "webhooks.jsonl"), secret=secret)
+    with Child("ingest.simulate.receiver", json.dumps(asdict(receiver_options))) as receiver:
+        hook_port = receiver.until_ready(CHILD_S_MAX)["port"]
+        config, data, environment = _prepare(options, secret, hook_port)
+        with _stopped(Engine(options.folder, config, data, environment)) as engine:
+            ports = engine.wait_ready()
+            live = time.monotonic() - began
+            say(
+                f"live after {live:.1f} s: {options.points:,} points, engine process {engine.pid}, log {engine.log}"
+            )
+            target = options.broker or "mqtt://{}:{}".format(*ports["listener"])
+            return _measure(options, engine, receiver, target, live, watch, say)
+
+
+def _measure(
+    options: DemoOptions, engine: Engine, receiver: Child, target: str, live: float, watch: Watch, say: Say
+) -> DemoResult:
+    ledger = options.folder / "ledger"
+    points_file = options.folder / "points.parquet"
+    probe_options = ProbeOptions(data_dir=str(engine.data), points_file=str(points_file))
+    with Child("ingest.simulate.probe", json.dumps(asdict(probe_options))) as probe:
+        probe.until_ready(CHILD_S_MAX)
+        cpu = engine.cpu_s()
+
+        def progress(news: dict[str, Any]) -> None:
+            engine.sample()
+            watch({**(engine_vitals(engine.data) or {}), **{f"sim_{k}": v for k, v in news.items()}})
+
+        report = simulate(
+            SimulateOptions(
+                target=target,
+                points_file=points_file,
+                city_dir=options.city_dir,
+                ledger_dir=ledger,
+                seconds=options.seconds,
+                hz=options.hz,
+                qos=options.qos,
+                seed=options.seed,
+                scenario=options.scenario,
+                batch=options.batch,
+                aiomqtt_share=options.aiomqtt_share,
+            ),  # fmt: skip
+            progress,
+        )
+        vitals = engine.quiet()
+        engine_cpu = engine.cpu_s() - cpu
+        seen = probe.finish(CHILD_S_MAX)
+    say("all sent; counting every reading in DuckDB against the simulator's ledger ...")
+    found = verdict(engine.data, ledger)
+    hooks = receiver.finish(CHILD_S_MAX)
+    result = DemoResult(
+        points=options.points, sent=found.sent, acked=found.acked, stored=found.stored, lost=found.lost,
+        missing=found.missing, duplicates=found.duplicates, wrong=found.wrong, invented=found.invented,
+        quarantined=vitals["quarantined"] if "quarantined" in vitals else 0,
+        alerts_fired=vitals.get("alerts_fired", 0), webhooks_delivered=hooks["calls"] - hooks["unsigned"],
+        publish_to_webhook_p50_s=_number(hooks["p50_s"]), publish_to_webhook_p99_s=_number(hooks["p99_s"]),
+        publish_to_query_p50_s=_number(seen["p50_s"]), publish_to_query_p99_s=_number(seen["p99_s"]),
+        engine_cpu_s=round(engine_cpu, 2), engine_cores=round(engine_cpu / report.seconds, 3),
+        engine_rss_mb=round(engine.peak_mb(), 1), engine_rss_growth_mb=_growth(engine.rss_mb),
+        simulator_cpu_s=round(report.cpu_s, 2), probe_cpu_s=round(seen["cpu_s"], 2),
+        live_after_s=round(live, 1), seconds=round(report.seconds, 1), qos=options.qos,
+        readings_per_message=options.batch or 1, through="broker" if options.broker else "listener",
+        conservation_gap=vitals.get("conservation_gap", 0), resent=report.resent_messages,
+    )  # fmt: skip
+    result.notes = _notes(result, found.examples, report)
+    return result
+
+
+def _number(value: float) -> float | None:
+    return None if math.isnan(value) else round(value, 3)
+
+
+def _growth(rss_mb: list[float]) -> float:
+    """Median of the last third less that of the middle third; the first third is warming up."""
+    third = len(rss_mb) // 3
+    if third == 0:
+        return 0.0
+    return round(statistics.median(rss_mb[-third:]) - statistics.median(rss_mb[third : 2 * third]), 1)
+
+
+def _notes(result: DemoResult, examples: list[str], report: SimulateReport) -> list[str]:
+    notes = [*examples[:5]]
+    if report.not_sent:
+        notes.append(f"{report.not_sent} readings were never sent: the gateways' backlog was full")
+    if report.lag_s_max > 1:
+        notes.append(
+            f"the simulator itself was up to {report.lag_s_max:.1f} s late: this machine was too busy for it"
+        )
+    if result.qos == 0 and result.missing:
+        notes.append(f"{result.missing} QoS 0 readings did not arrive; QoS 0 promises nothing")
+    return notes

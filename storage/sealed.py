@@ -299,7 +299,7 @@ class Sealer:
             raise lost or DeltaError("no attempt")
         if table.version() - (last_checkpoint(folder) or 0) >= CHECKPOINT_EVERY:
             checkpoint(table, folder, clean=True)
-            # A handle grows with every commit it took in and slows down; a fresh one starts at the checkpoint.
+            # A handle slows down with every commit it takes in; a fresh one starts at the checkpoint.
             self._tables[late] = DeltaTable(str(folder))
 
     def _save_latest(self, seq: int) -> None:

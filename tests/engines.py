@@ -113,15 +113,15 @@ class EngineProcess:
         """Whether the process lives."""
         return self._process is not None and self._process.poll() is None
 
-    def ready(self) -> None:
-        """Wait for /readyz; fails with the log's end if the engine ended."""
+    def ready(self, status: int = 200) -> None:
+        """Wait until /readyz answers ``status``; fails with the log's end if the engine ended."""
 
         def answers() -> bool:
             if not self.running:
                 raise AssertionError(f"engine ended:\n{self.log.read_text()[-3000:]}")
-            return self.get("/readyz") == 200
+            return self.get("/readyz") == status
 
-        until(answers, f"engine ready\n{self.log.read_text()[-3000:]}", START_S_MAX)
+        until(answers, f"/readyz answers {status}\n{self.log.read_text()[-3000:]}", START_S_MAX)
 
     def ports(self) -> dict[str, Any] | None:
         """engine.json, None until it is written by this process."""

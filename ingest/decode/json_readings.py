@@ -92,7 +92,7 @@ class JsonReadings:
             except RetainedError:
                 outcome.retained_ignored += 1
             except Refused as refused:
-                raw = message.payload if len(elements) == 1 else orjson.dumps(element)
+                raw = message.payload if len(elements) == 1 else _raw(element, message)
                 outcome.refusals.append(self._refusal(route.source, message, refused, raw))
         return outcome
 
@@ -226,6 +226,14 @@ class JsonReadings:
 def _missing_code(source: Source, value: float) -> tuple[float, int]:
     """NaN and flag 9 for a code that means "no value", else the value."""
     return (NAN, MISSING) if value in source.settings.missing_values else (value, DEVICE_SILENT)
+
+
+def _raw(element: object, message: Message) -> bytes:
+    """The bytes of one element; of the whole message where it is nested too deeply to be written again."""
+    try:
+        return orjson.dumps(element)
+    except orjson.JSONEncodeError:
+        return message.payload
 
 
 def _depth(body: object) -> int:

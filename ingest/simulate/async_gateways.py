@@ -13,6 +13,7 @@ import gc
 import math
 import os
 import random
+import socket
 import sys
 import time
 from collections import deque
@@ -39,8 +40,8 @@ from ingest.simulate.speaker import (
     say,
 )
 
-LANES = 20
-"""Publishes one gateway awaits at once: enough to fill a connection, few enough tasks to be cheap."""
+LANES = 50
+"""Publishes one gateway awaits at once: each costs the client a look at all others that wait."""
 GO_S_MAX = 120.0
 GOODBYE_S_MAX = 1.0
 """For DISCONNECTs; a publish that still waits for its PUBACK then is given up."""
@@ -277,6 +278,8 @@ class AiomqttSpeaker:
             clean_start=False if version_5 else MQTT_CLEAN_START_FIRST_ONLY,
             max_inflight_messages=plan.inflight_max,
             timeout=30.0,
+            # Without it a publish waits for the delayed TCP acknowledgement of the one before.
+            socket_options=[(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)],
         )
         # The client's own warning about many calls at once is not news here.
         client.pending_calls_threshold = LANES * 2

@@ -1,13 +1,16 @@
 """The probe: how long after its publish a reading can be queried, seen by an analyst's DuckDB.
 
 Owns one measurement: for a few hundred sentinel points, the time from a reading's own timestamp (taken by
-the simulator right before it is sent) to the end of the first query, refresh included, that shows it.
+the simulator right before it is sent) to the end of the first query, refresh included, that shows it. It
+asks whenever the lake got a new file, and now and then besides: that finds the first moment at which a query
+could show a reading, with one query a second instead of many.
 Run as ``python -m ingest.simulate.probe`` with ProbeOptions as JSON on the first line of stdin.
 """
 
 from __future__ import annotations
 
 import json
+import os
 import select
 import sys
 import time
@@ -20,7 +23,10 @@ import numpy as np
 
 from ingest.simulate.fleet import load_fleet
 from ingest.simulate.speaker import cpu_s, forget_signals, say
+from storage.hot import hot_dir
 
+WATCH_S = 0.02
+"""How often the folder of hot files is looked at: one system call."""
 SPAN_S_MAX = 60.0
 """Readings older than this are not waited for any more: a probe must not scan more and more."""
 
@@ -29,31 +35,31 @@ SPAN_S_MAX = 60.0
 class ProbeOptions:
     """What to watch.
 
-    every_s  from the end of one query to the begin of the next
+    every_s  asks this often even if no new file came
     points   sentinels, drawn by seed over the whole registry
     """
 
     data_dir: str
     points_file: str
-    every_s: float = 0.25
+    every_s: float = 1.0
     points: int = 200
     seed: int = 1
 
 
 @dataclass(slots=True)
 class ProbeReport:
-    """Seconds from a reading's timestamp to the end of the query that first showed it; None without any.
+    """Seconds from a reading's timestamp to the end of the query that first showed it; NaN without any.
 
     unseen_points  sentinels of which nothing was ever seen
     """
 
     seen: int = 0
     queries: int = 0
-    p50_s: float | None = None
-    p99_s: float | None = None
-    max_s: float | None = None
-    query_s_p50: float | None = None
-    query_s_max: float | None = None
+    p50_s: float = float("nan")
+    p99_s: float = float("nan")
+    max_s: float = float("nan")
+    query_s_p50: float = float("nan")
+    query_s_max: float = float("nan")
     unseen_points: int = 0
     cpu_s: float = 0.0
     seconds: float = 0.0
@@ -138,13 +144,48 @@ def sentinels(points_file: Path, points: int, seed: int) -> list[str]:
     return [fleet.point_id[row] for row in chosen.tolist()]
 
 
+class NewFile:
+    """Whether a folder got a new Parquet file since it was last asked."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+        self._changed_ns = 0
+        self._newest = ""
+
+    def seen(self) -> bool:
+        """True once for each arrival; several at once count as one."""
+        try:
+            changed_ns = self._folder.stat().st_mtime_ns
+        except FileNotFoundError:
+            return False
+        if changed_ns == self._changed_ns:
+            return False
+        self._changed_ns = changed_ns
+        newest = max((e.name for e in os.scandir(self._folder) if e.name.endswith(".parquet")), default="")
+        arrived = newest > self._newest
+        self._newest = newest
+        return arrived
+
+
+def _wait(new_file: NewFile, seconds_max: float, stopped: list[bool]) -> bool:
+    """Until a file came or ``seconds_max`` passed; True where the parent is gone."""
+    limit = time.monotonic() + seconds_max
+    while not stopped and time.monotonic() < limit:
+        if select.select([sys.stdin], [], [], WATCH_S)[0]:
+            return True
+        if new_file.seen():
+            break
+    return False
+
+
 def main() -> None:
-    """Look every ``every_s`` until SIGTERM or the parent's end; report."""
+    """Look at each new file and every ``every_s`` until SIGTERM or the parent's end; report."""
     options = ProbeOptions(**json.loads(sys.stdin.buffer.readline()))
     stopped: list[bool] = []
     forget_signals(lambda: stopped.append(True))
     wanted = sentinels(Path(options.points_file), options.points, options.seed)
     probe = Probe(Path(options.data_dir), wanted, time.time_ns() // 1000)
+    new_file = NewFile(hot_dir(Path(options.data_dir), late=False))
     say(ready=True)
     begun, cpu = time.monotonic(), cpu_s()
     faults: list[str] = []
@@ -154,8 +195,7 @@ def main() -> None:
         except duckdb.Error as fault:
             # A file that was replaced between refresh and query: rare, and the next look tells.
             faults.append(str(fault)[:200])
-        readable, _, _ = select.select([sys.stdin], [], [], options.every_s)
-        if readable:
+        if _wait(new_file, options.every_s, stopped):
             break
     report = probe.report()
     report.cpu_s, report.seconds, report.faults = cpu_s() - cpu, time.monotonic() - begun, faults[:20]

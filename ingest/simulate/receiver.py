@@ -46,7 +46,7 @@ class ReceiverOptions:
 
 @dataclass(slots=True)
 class ReceiverReport:
-    """What came. Latencies are seconds from the event's time to arrival, of alert.firing; None without any.
+    """What came. Latencies are seconds from the event's time to arrival, of alert.firing; NaN without any.
 
     alerts      different alert ids among alert.firing
     repeated    calls whose (id, revision, type) had come before: allowed, at least once
@@ -59,9 +59,9 @@ class ReceiverReport:
     repeated: int = 0
     unsigned: int = 0
     unreadable: int = 0
-    p50_s: float | None = None
-    p99_s: float | None = None
-    max_s: float | None = None
+    p50_s: float = float("nan")
+    p99_s: float = float("nan")
+    max_s: float = float("nan")
     cpu_s: float = 0.0
 
 

@@ -1,4 +1,4 @@
--- The lake as views, for plain DuckDB {{duckdb_min}} or later: no extension, no server.
+-- The lake as views, for plain DuckDB (tested with {{duckdb_tested}}): no extension, no server.
 -- Written by the engine at each start; what stands here is lost then.
 --
 --   duckdb -init {{file}}

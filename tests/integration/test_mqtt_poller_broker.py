@@ -1,4 +1,4 @@
-"""A poller that subscribes to a real mosquitto: sessions, restarts, acknowledgements of their connection only."""
+"""A poller that subscribes to a real mosquitto: sessions, restarts, acknowledgements and their epochs."""
 
 from __future__ import annotations
 

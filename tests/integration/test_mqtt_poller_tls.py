@@ -137,8 +137,11 @@ class TlsGateway:
         return self.got
 
 
-def test_messages_over_tls_arrive_whole_and_are_acknowledged(turner: Turner, certificates: Path) -> None:
-    gateway = TlsGateway(turner, listen(turner, certificates), certificates)
+@pytest.mark.parametrize("limit", [4 << 20, 5000], ids=["usual", "reads end inside a TLS record"])
+def test_messages_over_tls_arrive_whole_and_are_acknowledged(
+    turner: Turner, certificates: Path, limit: int
+) -> None:
+    gateway = TlsGateway(turner, listen(turner, certificates, buffer_bytes_max=limit), certificates)
     big = encode(Publish("cd/big", b"z" * 900_000, 1, pid=9999), False)
     gateway.send(turner, encode(Connect("gw"), False) + publishes(5000) + big)
     turner.until(lambda: len(gateway.read()) == 4 + 4 * 5001)

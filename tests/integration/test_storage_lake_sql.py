@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import threading
 from datetime import UTC, datetime
 from pathlib import Path
@@ -24,13 +25,22 @@ from storage.query import REFRESH, connect, refresh, write_lake_sql
 from storage.schema import ALERTS, QUARANTINE
 from storage.sealed import Sealer, table_dir
 from storage.settings import SealedSettings
-from tests.storage_rows import HOUR, S, T0, Row, batch, map_points, registry
+from tests.storage_rows import HOUR, T0, Row, S, batch, map_points, registry
 
 SETTINGS = SealedSettings()
 POINTS = 20
+VIEWS = (
+    "readings",
+    "readings_good",
+    "latest",
+    "points",
+    "alerts",
+    "quarantine",
+    "history('p-00001', '2026-01-01', now())",
+)
 
 
-@pytest.fixture()
+@pytest.fixture
 def root(tmp_path: Path) -> Path:
     map_points(tmp_path, POINTS)
     HotTier(tmp_path)
@@ -39,7 +49,8 @@ def root(tmp_path: Path) -> Path:
 
 
 def stored(con: duckdb.DuckDBPyConnection, view: str = "readings") -> list[Row]:
-    return con.execute(f"SELECT point, epoch_us(time), value FROM {view} ORDER BY ALL").fetchall()
+    query = f"SELECT point, epoch_us(time), value FROM {view} ORDER BY ALL"
+    return [(int(p), int(t), float(v)) for p, t, v in con.execute(query).fetchall()]
 
 
 def count(con: duckdb.DuckDBPyConnection, view: str = "readings") -> int:
@@ -48,9 +59,7 @@ def count(con: duckdb.DuckDBPyConnection, view: str = "readings") -> int:
 
 def test_every_view_answers_over_an_empty_lake(root: Path) -> None:
     con = connect(root)
-    for view in ("readings", "readings_good", "latest", "alerts", "quarantine", "history('p-00001', '2020-01-01', now())"):
-        assert con.execute(f"SELECT * FROM {view}").fetchall() == []
-    assert count(con, "points") == POINTS
+    assert {view: count(con, view) for view in VIEWS} == dict.fromkeys(VIEWS, 0) | {"points": POINTS}
 
 
 def test_without_a_point_map_the_views_still_answer(tmp_path: Path) -> None:
@@ -74,7 +83,8 @@ def test_columns_are_those_promised_and_values_arrive_unchanged(root: Path) -> N
     con = connect(root)
     result = con.execute("SELECT * FROM readings ORDER BY point")
     assert [c[0] for c in result.description][:12] == [
-        "point_id", "name", "kind", "unit", "district", "source", "time", "received_at", "value", "flag", "checks", "score",
+        "point_id", "name", "kind", "unit", "district", "source",
+        "time", "received_at", "value", "flag", "checks", "score",
     ]  # fmt: skip
     first, second = result.fetchall()
     at = datetime(2026, 1, 1, 5, tzinfo=UTC)
@@ -86,7 +96,9 @@ def test_columns_are_those_promised_and_values_arrive_unchanged(root: Path) -> N
 def test_a_day_in_a_session_is_the_citys_day(root: Path) -> None:
     HotTier(root).write(0, 0, batch(0, [(1, T0 + 12 * HOUR, 1.0)]), batch(0, []))
     con = connect(root)
-    assert con.execute("SELECT strftime(time, '%Y-%m-%d %H') FROM readings").fetchall() == [("2026-01-02 01",)]
+    assert con.execute("SELECT strftime(time, '%Y-%m-%d %H') FROM readings").fetchall() == [
+        ("2026-01-02 01",)
+    ]
 
 
 def test_readings_good_holds_flag_good_only(root: Path) -> None:
@@ -108,8 +120,8 @@ def test_a_late_revision_replaces_the_value_wherever_the_two_stand(root: Path, s
     expected = [(1, T0 - S, 0.5), (1, T0, 1.75), (1, T0 + S, 2.0), (1, T0 + 2 * S, 3.0), (2, T0, 5.0)]
     assert stored(con) == expected
     assert stored(con, "latest") == [(1, T0 + 2 * S, 3.0), (2, T0, 5.0)]
-    history = con.execute("SELECT epoch_us(time), value FROM history('p-00001', '2025-12-31', '2026-01-02')").fetchall()
-    assert history == [(t, v) for p, t, v in expected if p == 1]
+    history = "SELECT epoch_us(time), value FROM history('p-00001', '2025-12-31', '2026-01-02')"
+    assert con.execute(history).fetchall() == [(t, v) for p, t, v in expected if p == 1]
 
 
 def test_a_snapshot_taken_before_a_seal_answers_the_same_after_it(root: Path) -> None:
@@ -125,13 +137,13 @@ def test_a_snapshot_taken_before_a_seal_answers_the_same_after_it(root: Path) ->
         assert stored(con) == before
 
 
-def test_readers_never_see_a_reading_twice_or_lose_one_while_the_engine_writes_and_seals(root: Path) -> None:
-    """Each range adds POINTS rows; a reader may see any number of whole ranges, never fewer than before."""
+def test_readers_see_each_reading_once_while_the_engine_writes_and_seals(root: Path) -> None:
+    """Each range adds POINTS rows; a reader sees some number of whole ranges, never fewer than before."""
     hot, sealer, done = HotTier(root), Sealer(root, SETTINGS), threading.Event()
 
     def engine() -> None:
         try:
-            for k in range(60):
+            for k in range(40):
                 late = batch(k, [(3, T0 + (k - 1) * S, -1.0)] if k else [], first_row=POINTS)
                 hot.write(k, k, batch(k, [(p, T0 + k * S, 1.0) for p in range(POINTS)]), late)
                 if k % 5 == 4:
@@ -156,11 +168,11 @@ def test_readers_never_see_a_reading_twice_or_lose_one_while_the_engine_writes_a
         if last:
             break
     writer.join()
-    assert seen == 60 * POINTS
+    assert seen == 40 * POINTS
     assert looks > 3
 
 
-@pytest.mark.parametrize("seed", range(8))
+@pytest.mark.parametrize("seed", range(5))
 def test_anti_join_of_touched_hours_equals_deduping_everything(root: Path, seed: int) -> None:
     """Random main and late rows over a day, sealed in part: the view equals the plainest definition."""
     rng = np.random.default_rng(seed)
@@ -169,14 +181,16 @@ def test_anti_join_of_touched_hours_equals_deduping_everything(root: Path, seed:
     last = np.full(POINTS, T0 - HOUR)
     everything: dict[tuple[int, int], float] = {}
     for k in range(12):
-        mains, lates = [], []
+        mains: list[Row] = []
+        lates: list[Row] = []
         for p in range(POINTS):
             last[p] += int(rng.integers(1, 3 * HOUR // S)) * S
             mains.append((p, int(last[p]), float(k)))
         for _ in range(int(rng.integers(0, 4))):
             p = int(rng.integers(POINTS))
             known = [t for q, t in everything if q == p]
-            t = int(rng.choice(known)) if known and rng.random() < 0.7 else int(last[p] - rng.integers(0, 5) * HOUR)
+            again = known and rng.random() < 0.7
+            t = int(rng.choice(known) if again else last[p] - rng.integers(0, 5) * HOUR)
             lates.append((p, t, 1000.0 + len(lates) + 10 * k))
         hot.write(k, k, batch(k, mains), batch(k, lates, first_row=POINTS))
         everything |= {(p, t): v for p, t, v in mains} | {(p, t): v for p, t, v in lates}
@@ -185,10 +199,10 @@ def test_anti_join_of_touched_hours_equals_deduping_everything(root: Path, seed:
     con = connect(root)
     assert stored(con) == sorted((p, t, v) for (p, t), v in everything.items())
     begin = int(T0 + rng.integers(0, 12) * HOUR)
-    got = con.execute(
-        f"SELECT epoch_us(time), value FROM history('p-00003', make_timestamptz({begin}), make_timestamptz({begin + 5 * HOUR}))"
-    ).fetchall()
-    assert got == sorted((t, v) for (p, t), v in everything.items() if p == 3 and begin <= t < begin + 5 * HOUR)
+    end = begin + 5 * HOUR
+    span = f"make_timestamptz({begin}), make_timestamptz({end})"
+    got = con.execute(f"SELECT epoch_us(time), value FROM history('p-00003', {span})").fetchall()
+    assert got == sorted((t, v) for (p, t), v in everything.items() if p == 3 and begin <= t < end)
     newest = {p: max((t, v) for (q, t), v in everything.items() if q == p) for p in range(POINTS)}
     assert stored(con, "latest") == [(p, *newest[p]) for p in range(POINTS)]
 
@@ -198,8 +212,9 @@ def test_hours_without_late_files_are_not_joined(root: Path) -> None:
     for k in range(3):
         hot.write(k, k, batch(k, [(1, T0 + k * HOUR, 1.0)]), batch(k, [(1, T0, 2.0)] if k == 2 else []))
     Sealer(root, SETTINGS).seal(1)
-    con = connect(root)
-    lists = con.execute("SELECT yuzui.plain, yuzui.touched FROM (SELECT getvariable('yuzui') AS yuzui)").fetchall()[0]
+    lists = (
+        connect(root).execute("SELECT s.plain, s.touched FROM (SELECT getvariable('yuzui') s)").fetchall()[0]
+    )
     hours = [sorted(f["hour_min"] - T0 // HOUR for f in files if "empty" not in f["path"]) for files in lists]
     assert hours == [[1, 2], [0]]
 
@@ -217,7 +232,9 @@ def test_what_a_crash_left_behind_is_invisible(root: Path) -> None:
     assert stored(con) == stored(con, "latest") == [(1, T0, 1.0)]
 
 
-def test_a_crash_between_the_two_commits_shows_nothing_twice(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_crash_between_the_two_commits_shows_nothing_twice(
+    root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     HotTier(root).write(0, 0, batch(0, [(1, T0, 1.0)]), batch(0, [(1, T0, 2.0), (1, T0 - S, 3.0)]))
     sealer = Sealer(root, SETTINGS)
     real = Sealer._commit
@@ -241,25 +258,27 @@ def test_the_same_late_rows_sealed_and_hot_again_after_a_replay_count_once(root:
     assert stored(connect(root)) == [(1, T0 - S, 3.0), (1, T0, 1.0), (1, T0 + S, 1.0)]
 
 
+def test_late_rows_of_a_range_that_is_not_complete_are_not_shown(root: Path) -> None:
+    """A kill between the two files of a range, or a glob between them, leaves a late file alone."""
+    hot = HotTier(root)
+    hot.write(0, 0, batch(0, [(1, T0, 1.0)]), batch(0, [(1, T0 - S, 0.0)]))
+    hot.write(1, 1, batch(1, [(1, T0 + S, 1.0)]), batch(1, [(1, T0, 9.0)]))
+    list_hot(root, late=False)[1].path.unlink()
+    con = connect(root)
+    assert stored(con) == [(1, T0 - S, 0.0), (1, T0, 1.0)]
+    assert stored(con, "latest") == [(1, T0, 1.0)]
+
+
 def test_a_session_older_than_the_grace_is_told_to_refresh_and_then_works(root: Path) -> None:
     HotTier(root).write(0, 0, batch(0, [(1, T0, 1.0)]), batch(0, []))
     con = connect(root)
-    con.execute(
-        "SET VARIABLE yuzui = (SELECT struct_update(getvariable('yuzui'), taken_at := now() - INTERVAL 7201 SECONDS))"
-    )
-    for view in ("readings", "readings_good", "latest", "points", "alerts", "quarantine", "history('p-00001', '2026-01-01', now())"):
+    older = "struct_update(getvariable('yuzui'), taken_at := now() - INTERVAL 7201 SECONDS)"
+    con.execute(f"SET VARIABLE yuzui = (SELECT {older})")
+    for view in VIEWS:
         with pytest.raises(duckdb.Error, match=r"older than 7200 s.*SET VARIABLE yuzui"):
             con.execute(f"SELECT count(*) FROM {view}")
     con.execute(REFRESH)
     assert count(con) == 1
-
-
-def test_a_grace_of_nothing_makes_every_query_stale(tmp_path: Path) -> None:
-    text = write_lake_sql(tmp_path, "UTC", 0.001).read_text()
-    con = duckdb.connect()
-    with pytest.raises(duckdb.Error, match=r"older than 0\.001 s"):
-        for statement in [text, *["SELECT count(*) FROM readings"] * 1000]:
-            con.execute(statement)
 
 
 def test_a_session_without_a_snapshot_says_what_to_run(root: Path) -> None:
@@ -288,7 +307,9 @@ def test_a_query_never_reads_half_a_log(root: Path) -> None:
         con.execute(REFRESH)
 
 
-def test_checkpoints_removes_and_other_writers_are_followed(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_checkpoints_removes_and_other_writers_are_followed(
+    root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Compaction replaces files under a transaction of its own; the view follows adds and removes."""
     monkeypatch.setattr(sealed, "CHECKPOINT_EVERY", 3)
     hot, sealer = HotTier(root), Sealer(root, SETTINGS)
@@ -302,7 +323,8 @@ def test_checkpoints_removes_and_other_writers_are_followed(root: Path, monkeypa
     whole.write_parquet(path)
     action = AddAction(
         path=path.relative_to(folder).as_posix(), size=path.stat().st_size,
-        partition_values={"date": "2026-01-01", "hour": "5"}, modification_time=0, data_change=False, stats="{}",
+        partition_values={"date": "2026-01-01", "hour": "5"},
+        modification_time=0, data_change=False, stats="{}",
     )  # fmt: skip
     table.create_write_transaction(
         [action], "overwrite", table.schema(), ["date", "hour"],
@@ -311,7 +333,9 @@ def test_checkpoints_removes_and_other_writers_are_followed(root: Path, monkeypa
     )  # fmt: skip
     con = connect(root)
     assert count(con) == 21
-    files = con.execute("SELECT len(getvariable('yuzui').plain) + len(getvariable('yuzui').touched)").fetchall()
+    files = con.execute(
+        "SELECT len(getvariable('yuzui').plain) + len(getvariable('yuzui').touched)"
+    ).fetchall()
     assert files == [(3,)], "one compacted file and the two that are always there"
     hot.write(7, 7, batch(7, [(1, T0 + 9 * S, 1.0)]), batch(7, []))
     sealer.seal(7)
@@ -350,17 +374,22 @@ def test_alerts_show_the_last_revision_and_the_highest_severity(root: Path) -> N
         at = datetime(2026, 1, 1, 5, minute, tzinfo=UTC)
         row: dict[str, object] = {f.name: None for f in ALERTS}
         return row | {
-            "id": alert, "revision": number, "type": kind, "rule": "level", "class": "event", "severity": severity,
-            "onset": datetime(2026, 1, 1, 5, tzinfo=UTC), "at": at, "recorded_at": at, "replay": False, "drill": False,
+            "id": alert, "revision": number, "type": kind, "rule": "level", "class": "event",
+            "severity": severity, "onset": datetime(2026, 1, 1, 5, tzinfo=UTC),
+            "at": at, "recorded_at": at, "replay": False, "drill": False,
         }  # fmt: skip
 
     log = ParquetLog(root / "lake" / "alerts", ALERTS)
-    log.append(1, 1, pa.Table.from_pylist([revision("a", 1, "firing", 2, 0), revision("b", 1, "firing", 1, 1)], ALERTS))
-    log.append(2, 2, pa.Table.from_pylist([revision("a", 2, "updated", 4, 2)], ALERTS))
-    log.append(3, 3, pa.Table.from_pylist([revision("a", 3, "resolved", 2, 9), revision("a", 2, "updated", 4, 2)], ALERTS))
-    con = connect(root)
-    rows = con.execute("SELECT id, state, severity, revisions, epoch(ended_at - onset) FROM alerts ORDER BY id").fetchall()
-    assert rows == [("a", "resolved", 4, 3, 540.0), ("b", "firing", 1, 1, None)]
+    updated = revision("a", 2, "updated", 4, 2)
+    first = [revision("a", 1, "firing", 2, 0), revision("b", 1, "firing", 1, 1)]
+    log.append(1, 1, pa.Table.from_pylist(first, ALERTS))
+    log.append(2, 2, pa.Table.from_pylist([updated], ALERTS))
+    log.append(3, 3, pa.Table.from_pylist([revision("a", 3, "resolved", 2, 9), updated], ALERTS))
+    query = "SELECT id, state, severity, revisions, epoch(ended_at - onset) FROM alerts ORDER BY id"
+    assert connect(root).execute(query).fetchall() == [
+        ("a", "resolved", 4, 3, 540.0),
+        ("b", "firing", 1, 1, None),
+    ]
 
 
 def test_quarantine_shows_each_refusal_once_with_its_raw_bytes(root: Path) -> None:
@@ -369,7 +398,8 @@ def test_quarantine_shows_each_refusal_once_with_its_raw_bytes(root: Path) -> No
     log = ParquetLog(root / "lake" / "quarantine", QUARANTINE)
     log.append(1, 2, pa.Table.from_pylist([row], QUARANTINE))
     log.append(2, 3, pa.Table.from_pylist([row], QUARANTINE))
-    assert connect(root).execute("SELECT id, reason, raw FROM quarantine").fetchall() == [(5, "bad_json", b"\x00{")]
+    query = "SELECT id, reason, raw FROM quarantine"
+    assert connect(root).execute(query).fetchall() == [(5, "bad_json", b"\x00{")]
     log.merge(files_min=2)
     assert count(connect(root), "quarantine") == 1
 
@@ -385,17 +415,16 @@ def test_macros_name_every_flag_and_every_check(root: Path) -> None:
 
 def test_a_filter_on_a_point_reads_few_row_groups(root: Path) -> None:
     """point_id is filtered in the small table of points; its number reaches the scan of readings."""
-    points = np.arange(400_000) // 20_000
-    time = T0 + (np.arange(400_000) % 20_000) * 1000
-    rows = batch(0, [])
-    rows.point, rows.time, rows.received_at = points.astype(np.int32), time, time
-    for name, kind in (("value", "f8"), ("device_flag", "u1"), ("flag", "u1"), ("checks", "u4"), ("score", "f4"), ("pos", "i8")):
-        setattr(rows, name, np.ones(400_000, kind))
+    rows = batch(0, [(p, T0, 1.0) for p in range(POINTS)]).take(np.arange(400_000) // 20_000)
+    rows.time += (np.arange(400_000) % 20_000) * 1000
     HotTier(root).write(0, 0, rows, batch(0, []))
     con = connect(root)
-    con.execute("PRAGMA enable_profiling = 'no_output'")
-    plan = con.execute("EXPLAIN ANALYZE SELECT avg(value) FROM readings WHERE point_id = 'p-00007'").fetchall()[0][1]
-    assert "point = 7" in plan, "the point's number is a filter of the scan"
+    query = "EXPLAIN ANALYZE SELECT avg(value) FROM readings WHERE point_id = 'p-00007'"
+    plan = con.execute(query).fetchall()[0][1]
+    scanned = [tuple(map(int, found)) for found in re.findall(r"Row Groups Scanned: (\d+) / (\d+)", plan)]
+    read, of = max(scanned, key=lambda s: s[1])
+    assert of >= 400_000 // 32_768
+    assert read <= 2
 
 
 @pytest.mark.parametrize("name", ["it's a lake", "rain [1]*?", "雨 data"])

@@ -166,6 +166,20 @@ def test_what_cannot_be_stored_is_refused_with_its_reason(payload: bytes, reason
     assert refused == {0: reason}
 
 
+def test_two_readings_timed_on_receipt_in_one_poll_are_two_readings() -> None:
+    """At the same microsecond the second would revise the first, and an acknowledged reading be gone."""
+    rows = decode(("cd/g1/p1", b"1"), ("cd/g1/p1", b'{"v":2}'), ("cd/g1/p3", b"3"), on_receipt=(1, 3))[0]
+    assert rows == [(1, NOW, 1.0, 0), (1, NOW + 1, 2.0, 0), (3, NOW, 3.0, 0)]
+
+
+def test_an_element_nested_deeper_than_can_be_written_again_is_refused_with_the_whole_message() -> None:
+    source = SourceSettings(name="flood", depth_max=512)
+    payload = b"[1," + b"[" * 300 + b"]" * 300 + b"]"
+    rows, refusals, _, _ = decode(("cd/g0/p0", payload), source=source)
+    assert rows == []
+    assert [(r.reason, r.raw) for r in refusals] == [("no_time", b"1"), ("wrong_shape", payload)]
+
+
 def test_unknown_topics_are_kept_up_to_a_bound_a_minute_and_counted_beyond_it() -> None:
     rows, refusals, decoder, _ = decode(*((f"cd/x/{i}", b"1") for i in range(1500)))
     assert rows == []

@@ -10,7 +10,7 @@ import pytest
 
 from storage.hot import DROP_SLACK_S, HotTier, hot_dir, list_hot
 from storage.schema import META_RULES, READINGS, to_arrow
-from tests.storage_rows import HOUR, S, T0, batch
+from tests.storage_rows import HOUR, T0, S, batch
 
 
 def written(root: Path, count: int = 3) -> HotTier:
@@ -124,7 +124,7 @@ def test_late_files_beyond_the_last_whole_main_file_are_removed(tmp_path: Path) 
 
 
 def test_unfinished_files_stand_where_no_glob_sees_them_and_go_at_the_next_start(tmp_path: Path) -> None:
-    hot = written(tmp_path, 1)
+    written(tmp_path, 1)
     leftover = hot_dir(tmp_path, late=False).parent / "tmp" / "main-x.parquet"
     leftover.write_bytes(b"half")
     assert not list(hot_dir(tmp_path, late=False).glob("*x.parquet"))

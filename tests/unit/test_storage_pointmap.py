@@ -112,7 +112,7 @@ def test_arrays_are_by_number_with_nan_and_empty_text_for_what_is_missing(tmp_pa
 
 
 def test_an_id_named_twice_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match="p-00001.*twice"):
+    with pytest.raises(ValueError, match=r"p-00001.*twice"):
         merge(tmp_path, pa.concat_tables([registry(2), registry(2).slice(1)]), NOW)
 
 
@@ -141,7 +141,7 @@ def test_an_empty_registry_is_an_empty_map(tmp_path: Path) -> None:
 
 
 def test_a_city_loads_in_seconds(tmp_path: Path) -> None:
-    """116,200 points, first load and load again; 0.8 s and 0.6 s where measured, bound loose for busy machines."""
+    """116,200 points, loaded twice: 0.8 and 0.6 s where measured; the bound is for busy machines."""
     city = registry(116_200)
     begin = time.process_time()
     merge(tmp_path, city, NOW)

@@ -53,7 +53,7 @@ STOP_S_MAX = 20.0
 WATCH_S = 1.0
 
 
-class EngineFailed(RuntimeError):
+class EngineFailed(RuntimeError):  # noqa: N818 - says what happened
     """A part ended on its own; the text says which and why."""
 
 
@@ -92,7 +92,7 @@ _BAD_LINK = frozenset({"link_down", "connect_failed", "session_lost", "filter_re
 class App:
     """One engine on one data folder. ``async with App(config) as app: await app.wait()``."""
 
-    def __init__(self, config: Config, marks: RunMarks = RunMarks()) -> None:  # noqa: B008 (frozen)
+    def __init__(self, config: Config, marks: RunMarks = RunMarks()) -> None:
         self.config = config
         self.events_clock = marks.events_clock
         self._marks = marks

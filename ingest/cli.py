@@ -71,7 +71,9 @@ def config_option(function: Any) -> Any:
 
 def json_option(function: Any) -> Any:
     """--json, the same for every command."""
-    return click.option("--json", "as_json", is_flag=True, help="For machines: JSON, one object a line.")(function)
+    return click.option("--json", "as_json", is_flag=True, help="For machines: JSON, one object a line.")(
+        function
+    )
 
 
 def main() -> None:

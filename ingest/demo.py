@@ -41,7 +41,7 @@ Say = Callable[[str], None]
 Watch = Callable[[dict[str, Any]], None]
 
 
-class DemoFailed(RuntimeError):
+class DemoFailed(RuntimeError):  # noqa: N818 - says what happened
     """The demo could not run; the text says why and where the log is."""
 
 
@@ -262,7 +262,7 @@ def _measure(
                 scenario=options.scenario,
                 batch=options.batch,
                 aiomqtt_share=options.aiomqtt_share,
-            ),  # fmt: skip
+            ),
             progress,
         )
         vitals = engine.quiet()
@@ -274,7 +274,7 @@ def _measure(
     result = DemoResult(
         points=options.points, sent=found.sent, acked=found.acked, stored=found.stored, lost=found.lost,
         missing=found.missing, duplicates=found.duplicates, wrong=found.wrong, invented=found.invented,
-        quarantined=vitals["quarantined"] if "quarantined" in vitals else 0,
+        quarantined=vitals.get("quarantined", 0),
         alerts_fired=vitals.get("alerts_fired", 0), webhooks_delivered=hooks["calls"] - hooks["unsigned"],
         publish_to_webhook_p50_s=_number(hooks["p50_s"]), publish_to_webhook_p99_s=_number(hooks["p99_s"]),
         publish_to_query_p50_s=_number(seen["p50_s"]), publish_to_query_p99_s=_number(seen["p99_s"]),

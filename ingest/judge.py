@@ -179,7 +179,10 @@ class Judge(threading.Thread):
         parts = [decode_readings(record.body) for record in run]
         raw = RawBatch.concat(parts)
         pos = np.concatenate(
-            [(r.seq << POS_ROW_BITS) + np.arange(len(p), dtype=np.int64) for r, p in zip(run, parts, strict=True)]
+            [
+                (r.seq << POS_ROW_BITS) + np.arange(len(p), dtype=np.int64)
+                for r, p in zip(run, parts, strict=True)
+            ]
         )
         judged = self._engine.judge(raw, pos)
         self._events += judged.events
@@ -209,7 +212,9 @@ class Judge(threading.Thread):
             self._flush(record.seq)
             if not self._last_snapshot:
                 self._last_snapshot = tick.now
-            elif abs(tick.now - self._last_snapshot) >= self._snapshot_us and record.seq > self._resume.hot_seq:
+            elif (
+                abs(tick.now - self._last_snapshot) >= self._snapshot_us and record.seq > self._resume.hot_seq
+            ):
                 self._last_snapshot = tick.now
                 self._record_effects(record.seq)
                 self._snapshot(record.seq)
@@ -227,7 +232,11 @@ class Judge(threading.Thread):
         accounted += wire.get("quarantined", 0) + wire.get("retained_ignored", 0)
         gap = wire.get("received", 0) - accounted
         if gap != self.counts.conservation_gap:
-            log.error("conservation broken: %d readings unaccounted for", gap, extra={"wire": wire, "judge": dict(total)})
+            log.error(
+                "conservation broken: %d readings unaccounted for",
+                gap,
+                extra={"wire": wire, "judge": dict(total)},
+            )
         self.counts.conservation_gap = gap
 
     def _flush(self, last_seq: int) -> None:
@@ -247,11 +256,10 @@ class Judge(threading.Thread):
         """Alert events of records up to ``seq`` (default: all judged) are durable in one transaction."""
         upto = self.counts.judged_seq if seq is None else seq
         events, self._events = self._events, []
-        if upto > self._resume.effects_seq:
-            if events:
-                self._outbox.record(events, judged_seq=upto)
-                self.counts.total["alerts_fired"] += sum(e.type == FIRING for e in events)
-                self._notify()
+        if events and upto > self._resume.effects_seq:
+            self._outbox.record(events, judged_seq=upto)
+            self.counts.total["alerts_fired"] += sum(e.type == FIRING for e in events)
+            self._notify()
 
     def _snapshot(self, seq: int) -> None:
         if seq <= self._resume.snapshot_seq:

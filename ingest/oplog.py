@@ -13,7 +13,11 @@ from typing import Literal
 
 import orjson
 
-_STANDARD = frozenset(vars(logging.LogRecord("", 0, "", 0, "", None, None))) | {"message", "asctime", "taskName"}
+_STANDARD = frozenset(vars(logging.LogRecord("", 0, "", 0, "", None, None))) | {
+    "message",
+    "asctime",
+    "taskName",
+}
 
 
 class JsonLines(logging.Formatter):
@@ -38,7 +42,9 @@ def set_up(level: str, form: Literal["auto", "json", "text"]) -> None:
     as_json = form == "json" or (form == "auto" and not sys.stderr.isatty())
     line = logging.StreamHandler(sys.stderr)
     line.setFormatter(
-        JsonLines() if as_json else logging.Formatter("%(asctime)s %(levelname)-7s %(name)s  %(message)s", "%H:%M:%S")
+        JsonLines()
+        if as_json
+        else logging.Formatter("%(asctime)s %(levelname)-7s %(name)s  %(message)s", "%H:%M:%S")
     )
     root = logging.getLogger()
     root.handlers[:] = [line]

@@ -90,12 +90,15 @@ def ops_app(vitals: Callable[[], Vitals]) -> web.Application:
 
     async def metrics(_: web.Request) -> web.Response:
         return web.Response(
-            body=generate_latest(registry), headers={"Content-Type": "text/plain; version=0.0.4; charset=utf-8"}
+            body=generate_latest(registry),
+            headers={"Content-Type": "text/plain; version=0.0.4; charset=utf-8"},
         )
 
     async def livez(_: web.Request) -> web.Response:
         alive = vitals()["turned_s_ago"] < LIVE_TURN_S_MAX
-        return web.Response(text="ok\n" if alive else "the loop does not turn\n", status=200 if alive else 503)
+        return web.Response(
+            text="ok\n" if alive else "the loop does not turn\n", status=200 if alive else 503
+        )
 
     async def readyz(_: web.Request) -> web.Response:
         reasons: Iterable[str] = vitals()["not_ready"]
@@ -107,7 +110,9 @@ def ops_app(vitals: Callable[[], Vitals]) -> web.Application:
         for key in LABELLED:
             now[key] = {"/".join(k) if isinstance(k, tuple) else k: v for k, v in now.get(key, {}).items()}
         body = orjson.dumps(now, default=str, option=orjson.OPT_INDENT_2 | orjson.OPT_NON_STR_KEYS)
-        return web.Response(body=body, content_type="application/json", status=503 if now["not_ready"] else 200)
+        return web.Response(
+            body=body, content_type="application/json", status=503 if now["not_ready"] else 200
+        )
 
     app = web.Application()
     app.router.add_get("/metrics", metrics)

@@ -106,7 +106,9 @@ class Tiers(threading.Thread):
         now = time.monotonic()
         waiting = self._hot.pending(self.main_seq)
         self.hot_rows = sum(f.rows for f in waiting)
-        if waiting and (now - self._sealed_at >= self._settings.seal_s or self.hot_rows >= self._settings.rows_max):
+        if waiting and (
+            now - self._sealed_at >= self._settings.seal_s or self.hot_rows >= self._settings.rows_max
+        ):
             self._seal(now, max(f.last for f in waiting if not f.late))
         if now - self._merged_at >= MERGE_S:
             self._merged_at = now

@@ -78,7 +78,9 @@ class Vitals:
             **app.poller.counters,
             "connections": app.poller.counters["connections_open"],
             "connection_refusals": {
-                k.removeprefix("refused."): v for k, v in app.poller.counters.items() if k.startswith("refused.")
+                k.removeprefix("refused."): v
+                for k, v in app.poller.counters.items()
+                if k.startswith("refused.")
             },
             "stale_receipts": app.poller.counters.get("receipts_stale", 0),
             "refused": dict(wire.messages.refused_by_reason),
@@ -119,7 +121,9 @@ class Vitals:
         if app.committer.full:
             reasons.append("disk full: acknowledgements are held until there is room")
         elif now["journal_oldest_s"] > JOURNAL_OLDEST_S_MAX:
-            reasons.append(f"disk stalled: oldest reading waits {now['journal_oldest_s']:.0f} s for its fsync")
+            reasons.append(
+                f"disk stalled: oldest reading waits {now['journal_oldest_s']:.0f} s for its fsync"
+            )
         if not app.started:
             reasons.append("starting: replaying the journal")
         elif now["judge_lag_s"] > JUDGE_LAG_S_MAX:

@@ -108,13 +108,20 @@ class Wire:
         conn = received.conn
         table = self._routes.table(received.credential, self._credentials.allows)
         chunk = Chunk(
-            received.topics, received.payloads, received.heads, conn.client_id, not conn.from_publisher, received.oversized
+            received.topics,
+            received.payloads,
+            received.heads,
+            conn.client_id,
+            not conn.from_publisher,
+            received.oversized,
         )
         refused = self.messages.feed(table, chunk, now)
         if not refused:
             return build_receipt(received)
         codes = {index: REASONS[reason].code for index, reason in refused.items()}
-        return build_receipt(received, codes, {index: f"{why}: {REASONS[why].advice}" for index, why in refused.items()})
+        return build_receipt(
+            received, codes, {index: f"{why}: {REASONS[why].advice}" for index, why in refused.items()}
+        )
 
     def _bodies(self, now: int) -> list[tuple[RecordType, bytes]]:
         readings, refusals = self.messages.take(now)
@@ -145,5 +152,5 @@ class Wire:
     async def _drain(self) -> None:
         """Everything read is journaled and acknowledged; nothing new is read."""
         self._submit([self._tick(time.time_ns() // 1000)], [])
-        while self.durable < self.submitted:
+        while self.durable < self.submitted:  # noqa: ASYNC110 - once, at the end; an Event a group would cost always
             await asyncio.sleep(self._config.wire.poll_ms / 1000)

@@ -46,7 +46,11 @@ class RawBatch:
     def take(self, index: npt.NDArray[np.intp] | Bool) -> RawBatch:
         """The rows at ``index`` (positions or a mask), in that order."""
         return RawBatch(
-            self.point[index], self.time[index], self.received_at[index], self.value[index], self.device_flag[index]
+            self.point[index],
+            self.time[index],
+            self.received_at[index],
+            self.value[index],
+            self.device_flag[index],
         )
 
     @staticmethod
@@ -68,7 +72,11 @@ class RawBatch:
     def empty() -> RawBatch:
         """No rows."""
         return RawBatch(
-            np.empty(0, np.int32), np.empty(0, np.int64), np.empty(0, np.int64), np.empty(0), np.empty(0, np.uint8)
+            np.empty(0, np.int32),
+            np.empty(0, np.int64),
+            np.empty(0, np.int64),
+            np.empty(0),
+            np.empty(0, np.uint8),
         )
 
 

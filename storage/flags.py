@@ -22,7 +22,13 @@ MISSING: Final = 9
 PRECEDENCE: Final = (MISSING, NOT_EVALUATED, GOOD, SUSPECT, FAIL)
 """From mildest to worst: where two checks disagree, the later one stands."""
 
-FLAG_NAMES: Final = {GOOD: "good", NOT_EVALUATED: "not_evaluated", SUSPECT: "suspect", FAIL: "fail", MISSING: "missing"}
+FLAG_NAMES: Final = {
+    GOOD: "good",
+    NOT_EVALUATED: "not_evaluated",
+    SUSPECT: "suspect",
+    FAIL: "fail",
+    MISSING: "missing",
+}
 
 # A bit keeps its meaning for ever: stored readings carry it. New checks take the next free bit.
 CHECK_BITS: Final[dict[str, int]] = {

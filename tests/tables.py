@@ -7,7 +7,9 @@ import numpy as np
 from storage.points import PointTable
 
 
-def point_table(n: int = 4, *, gateways: int = 2, source: str = "flood", on_receipt: tuple[int, ...] = ()) -> PointTable:
+def point_table(
+    n: int = 4, *, gateways: int = 2, source: str = "flood", on_receipt: tuple[int, ...] = ()
+) -> PointTable:
     """n points `p0`… with topics `cd/g0/p0`…; point i belongs to gateway i % gateways."""
     zeros = np.zeros(n)
     codes = np.zeros(n, np.int32)

@@ -128,7 +128,8 @@ def _summary(console: Any, result: DemoResult, home: Path) -> None:
     console.print(f"\n[bold]{'✔' if result.well else '✘'} {told}[/bold], counted with DuckDB")
     console.print(
         f"  engine {result.engine_cores:.2f} cores, {result.engine_rss_mb:.0f} MB · "
-        f"query after {result.publish_to_query_p99_s} s (p99) · webhook after {result.publish_to_webhook_p99_s} s (p99) · "
+        f"query after {result.publish_to_query_p99_s} s (p99) · "
+        f"webhook after {result.publish_to_webhook_p99_s} s (p99) · "
         f"{result.alerts_fired} alerts, {result.webhooks_delivered} webhook calls"
     )
     for note in result.notes:

@@ -15,17 +15,37 @@ from ingest.cli import json_option
 
 @click.command()
 @click.argument("target")
-@click.option("--points-file", required=True, type=click.Path(exists=True, dir_okay=False),
-              help="The registry the gateways speak for (see `yuzui points generate`).")
-@click.option("--city", "city_dir", type=click.Path(exists=True, file_okay=False), help="Kinds' values; default Chengdu.")
-@click.option("--ledger", "ledger_dir", default="data/ledger", show_default=True, type=click.Path(file_okay=False),
-              help="Where to note what was sent and acknowledged, taken before encoding.")
+@click.option(
+    "--points-file",
+    required=True,
+    type=click.Path(exists=True, dir_okay=False),
+    help="The registry the gateways speak for (see `yuzui points generate`).",
+)
+@click.option(
+    "--city",
+    "city_dir",
+    type=click.Path(exists=True, file_okay=False),
+    help="Kinds' values; default Chengdu.",
+)
+@click.option(
+    "--ledger",
+    "ledger_dir",
+    default="data/ledger",
+    show_default=True,
+    type=click.Path(file_okay=False),
+    help="Where to note what was sent and acknowledged, taken before encoding.",
+)
 @click.option("--seconds", default=60.0, show_default=True)
 @click.option("--points", type=int, help="Only this many points, whole gateways first.")
 @click.option("--hz", default=1.0, show_default=True, help="Readings a second and point.")
 @click.option("--qos", default=1, show_default=True, type=click.IntRange(0, 1))
 @click.option("--batch", default=0, show_default=True, help="Readings a message; 0: one, on its own topic.")
-@click.option("--scenario", default="steady", show_default=True, type=click.Choice(["steady", "storm", "outage", "stuck"]))
+@click.option(
+    "--scenario",
+    default="steady",
+    show_default=True,
+    type=click.Choice(["steady", "storm", "outage", "stuck"]),
+)
 @click.option("--seed", default=1, show_default=True)
 @click.option("--aiomqtt-share", default=0.1, show_default=True, help="Gateways that speak through aiomqtt.")
 @click.option("--inflight-max", type=int, help="Messages a gateway leaves unacknowledged.")
@@ -33,7 +53,9 @@ from ingest.cli import json_option
 @click.option("--password", envvar="YUZUI_PASSWORD")
 @click.option("--drill", is_flag=True, help="The target may be another machine: made-up readings are meant.")
 @json_option
-def command(target: str, as_json: bool, city_dir: str | None, inflight_max: int | None, **options: Any) -> None:
+def command(
+    target: str, as_json: bool, city_dir: str | None, inflight_max: int | None, **options: Any
+) -> None:
     """Publish a simulated city's readings to TARGET (mqtt://host:port), a listener or a broker.
 
     Ends when all is acknowledged; the ledger then tells what a lossless system must hold.
@@ -49,7 +71,9 @@ def command(target: str, as_json: bool, city_dir: str | None, inflight_max: int 
     chosen = SimulateOptions(target=target, city_dir=Path(city_dir) if city_dir else city_folder(), **options)
 
     def progress(now: dict[str, Any]) -> None:
-        click.echo(f"{now['seconds']:6.0f} s  {now['sent']:>12,} sent  {now['acked']:>12,} acknowledged", err=True)
+        click.echo(
+            f"{now['seconds']:6.0f} s  {now['sent']:>12,} sent  {now['acked']:>12,} acknowledged", err=True
+        )
 
     try:
         report = simulate(chosen, progress)

@@ -23,7 +23,7 @@ DETAIL_CHARS_MAX = 200
 """Of a refusal's explanation: one line on a terminal."""
 
 
-class Refused(Exception):
+class Refused(Exception):  # noqa: N818 - says what happened
     """A reading, or a whole message, that cannot be stored."""
 
     def __init__(self, reason: str, detail: str = "", point_id: str | None = None) -> None:
@@ -76,7 +76,9 @@ class JsonReadings:
     def decode(self, route: Route, message: Message, into: Columns) -> Outcome:
         """Add the message's good readings to ``into``; every other is a Refusal in the outcome."""
         if route.refusal:
-            return Outcome(refusals=[self._refusal(route.source, message, Refused(route.refusal), message.payload)])
+            return Outcome(
+                refusals=[self._refusal(route.source, message, Refused(route.refusal), message.payload)]
+            )
         try:
             if message.oversized:
                 raise Refused("oversized", "only its beginning is kept")
@@ -135,7 +137,9 @@ class JsonReadings:
             if not body:
                 raise Refused("wrong_shape", "an empty array holds no reading")
             if len(body) > source.settings.readings_per_message_max:
-                raise Refused("too_many_readings", f"{len(body)}, at most {source.settings.readings_per_message_max}")
+                raise Refused(
+                    "too_many_readings", f"{len(body)}, at most {source.settings.readings_per_message_max}"
+                )
             return iter(body)
         return iter((body,))
 
@@ -153,7 +157,9 @@ class JsonReadings:
             return int(untimed)
         if type(element) in (int, float) and route.point >= 0 and source.settings.bare_numbers:
             if not route.timed_on_receipt:
-                raise Refused("no_time", "a bare number needs time_from = receive", self._points.point_id[route.point])
+                raise Refused(
+                    "no_time", "a bare number needs time_from = receive", self._points.point_id[route.point]
+                )
             if message.retained:
                 raise RetainedError
             value, flag = _missing_code(source, float(element))  # type: ignore[arg-type]
@@ -169,11 +175,15 @@ class JsonReadings:
                 return route.point
             raise Refused("no_id", f'no "{route.source.settings.id_field}"')
         if not isinstance(named, str):
-            raise Refused("wrong_type", f'"{route.source.settings.id_field}" is {type(named).__name__}, expected text')
+            raise Refused(
+                "wrong_type", f'"{route.source.settings.id_field}" is {type(named).__name__}, expected text'
+            )
         if route.point >= 0:
             if named != self._points.point_id[route.point]:
                 raise Refused(
-                    "identity_mismatch", f'the topic is of "{self._points.point_id[route.point]}"', named[:DETAIL_CHARS_MAX]
+                    "identity_mismatch",
+                    f'the topic is of "{self._points.point_id[route.point]}"',
+                    named[:DETAIL_CHARS_MAX],
                 )
             return route.point
         point = self._number_of.get(named)
@@ -185,7 +195,9 @@ class JsonReadings:
             raise Refused("retired_point", "", named)
         return point
 
-    def _time(self, source: Source, element: Mapping[str, object], point: int, message: Message) -> int | None:
+    def _time(
+        self, source: Source, element: Mapping[str, object], point: int, message: Message
+    ) -> int | None:
         """µs since 1970 UTC; None where the reading brings no time and needs none."""
         found, given = at_path(element, source.time_path)
         point_id = self._points.point_id[point]
@@ -211,13 +223,19 @@ class JsonReadings:
             raise Refused("no_value", f'no "{source.settings.value_field}"', point_id)
         _, flag = at_path(element, source.flag_path)
         device_flag = DEVICE_SILENT if flag is None else flag
-        if isinstance(device_flag, bool) or not isinstance(device_flag, int) or device_flag not in DEVICE_FLAGS:
+        if (
+            isinstance(device_flag, bool)
+            or not isinstance(device_flag, int)
+            or device_flag not in DEVICE_FLAGS
+        ):
             raise Refused("wrong_type", f'"{source.settings.flag_field}" is no QARTOD flag', point_id)
         if given is None:
             return NAN, device_flag or MISSING
         if isinstance(given, bool) or not isinstance(given, int | float):
             raise Refused(
-                "wrong_type", f'"{source.settings.value_field}" is {type(given).__name__}, expected a number', point_id
+                "wrong_type",
+                f'"{source.settings.value_field}" is {type(given).__name__}, expected a number',
+                point_id,
             )
         value, missing = _missing_code(source, float(given))
         return value, device_flag or missing

@@ -78,7 +78,11 @@ class Messages:
                         time = body[source.settings.time_field]
                         value = body[source.settings.value_field]
                         form = type(value)
-                        if (form is float or form is int) and type(time) is int and source.oldest <= time <= source.newest:
+                        if (
+                            (form is float or form is int)
+                            and type(time) is int
+                            and source.oldest <= time <= source.newest
+                        ):
                             add_point(route.point)
                             add_time(time * source.time_scale)
                             add_value(value)

@@ -25,15 +25,35 @@ class Reason:
 
 
 _ALL = (
-    Reason("bad_json", IMPLEMENTATION_SPECIFIC, "the payload is not JSON (RFC 8259); NaN and Infinity are not JSON"),
+    Reason(
+        "bad_json",
+        IMPLEMENTATION_SPECIFIC,
+        "the payload is not JSON (RFC 8259); NaN and Infinity are not JSON",
+    ),
     Reason("not_finite", IMPLEMENTATION_SPECIFIC, "a number is too large for a double"),
     Reason("too_deep", IMPLEMENTATION_SPECIFIC, "nested deeper than the source's depth_max"),
-    Reason("wrong_shape", IMPLEMENTATION_SPECIFIC, "expected an object, an array of objects or a bare number"),
+    Reason(
+        "wrong_shape", IMPLEMENTATION_SPECIFIC, "expected an object, an array of objects or a bare number"
+    ),
     Reason("no_value", IMPLEMENTATION_SPECIFIC, "the source's value_field is absent"),
-    Reason("wrong_type", IMPLEMENTATION_SPECIFIC, "a field has another type than number (value), number or text (time)"),
-    Reason("no_time", IMPLEMENTATION_SPECIFIC, "no time_field; only points with time_from = receive may leave it out"),
-    Reason("bad_time", IMPLEMENTATION_SPECIFIC, "the time is neither a number in the source's unit nor ISO 8601"),
-    Reason("time_window", IMPLEMENTATION_SPECIFIC, "older than age_s_max or further ahead than ahead_s_max: check the clock"),
+    Reason(
+        "wrong_type",
+        IMPLEMENTATION_SPECIFIC,
+        "a field has another type than number (value), number or text (time)",
+    ),
+    Reason(
+        "no_time",
+        IMPLEMENTATION_SPECIFIC,
+        "no time_field; only points with time_from = receive may leave it out",
+    ),
+    Reason(
+        "bad_time", IMPLEMENTATION_SPECIFIC, "the time is neither a number in the source's unit nor ISO 8601"
+    ),
+    Reason(
+        "time_window",
+        IMPLEMENTATION_SPECIFIC,
+        "older than age_s_max or further ahead than ahead_s_max: check the clock",
+    ),
     Reason("no_id", IMPLEMENTATION_SPECIFIC, "a reading on a gateway topic needs the source's id_field"),
     Reason("unknown_point", TOPIC_NAME_INVALID, "no such point in the registry: `yuzui points propose`"),
     Reason("unknown_topic", TOPIC_NAME_INVALID, "no point or gateway has this topic: `yuzui points propose`"),
@@ -41,7 +61,11 @@ _ALL = (
     Reason("identity_mismatch", NOT_AUTHORIZED, "the payload names a point that is not the topic's"),
     Reason("not_allowed", NOT_AUTHORIZED, "the credential may not publish to this topic"),
     Reason("oversized", QUOTA_EXCEEDED, "larger than message_bytes_max; only its head is kept"),
-    Reason("too_many_readings", QUOTA_EXCEEDED, "more readings than readings_per_message_max: send smaller messages"),
+    Reason(
+        "too_many_readings",
+        QUOTA_EXCEEDED,
+        "more readings than readings_per_message_max: send smaller messages",
+    ),
 )
 
 REASONS: Final[dict[str, Reason]] = {r.name: r for r in _ALL}

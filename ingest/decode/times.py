@@ -15,7 +15,7 @@ _TIME_US_MAX = 1 << 62
 """Beyond any calendar; keeps what follows inside int64."""
 
 
-class BadTime(ValueError):
+class BadTime(ValueError):  # noqa: N818 - says what happened
     """The time cannot be read; the text says why."""
 
 

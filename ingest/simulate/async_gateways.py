@@ -31,7 +31,6 @@ from ingest.simulate.speaker import (
     SLOT_S,
     Plan,
     SpeakerReport,
-    WallClock,
     cpu_s,
     finished,
     forget_signals,
@@ -51,22 +50,28 @@ CONNECTS_AT_ONCE = 16
 """aiomqtt connects in a thread each."""
 
 
-class Message:
-    """One publish: its topic and payload, and the ledger's rows it carries."""
+class Step:
+    """What one gateway measured at one instant, as messages of rows begin … end of its chunk.
 
-    __slots__ = ("begin", "chunk", "end", "payload", "topic")
+    measured_ms  when; left: (begin, end) of the messages that are still to be published
+    """
 
-    def __init__(self, topic: str, payload: str, chunk: Chunk, begin: int, end: int) -> None:
-        self.topic = topic
-        self.payload = payload
+    __slots__ = ("chunk", "left", "measured_ms", "stamped")
+
+    def __init__(self, chunk: Chunk, measured_ms: int, batch: int) -> None:
         self.chunk = chunk
-        self.begin, self.end = begin, end
+        self.measured_ms = measured_ms
+        self.left = [(begin, min(begin + batch, len(chunk))) for begin in range(0, len(chunk), batch)]
+        self.stamped: set[int] = set()
+        """Begins of messages whose time is settled: a repeat is the same reading, so it keeps it."""
 
 
 class Gateway:
     """One gateway: what waits to be published, and the task that publishes it.
 
-    rows  its points in the process's order
+    rows       its points in the process's order
+    unsettled  messages queued or not acknowledged
+    latest_ms  newest timestamp used
     """
 
     def __init__(self, name: str, version: int, rows: slice, backlog_max: int) -> None:
@@ -74,8 +79,9 @@ class Gateway:
         self.version = version
         self.rows = rows
         self.backlog_max = backlog_max
-        self.waiting: deque[Message] = deque()
+        self.waiting: deque[Step] = deque()
         self.unsettled = 0
+        self.latest_ms = 0
         self.wake = asyncio.Event()
         self.connected = False
         self.client: aiomqtt.Client | None = None
@@ -88,7 +94,6 @@ class AiomqttSpeaker:
         self._plan = plan
         self._part = own_part(plan)
         self._ledger = Ledger(Path(plan.ledger_dir), plan.speaker)
-        self._clock = WallClock()
         self._random = random.Random(plan.seed)
         self._stopped = asyncio.Event()
         self._closing = False
@@ -200,41 +205,33 @@ class AiomqttSpeaker:
                 )
         self._silence = False
 
-    def _measure(self, gateway: Gateway, step: int) -> None:
-        """One step of one gateway: ledger first, then text."""
+    def _measure(self, gateway: Gateway, number: int) -> None:
+        """One step of one gateway into the ledger and its queue."""
         part, rows = self._part, gateway.rows
-        value = part.values.at(step, rows)
-        now_ms = self._clock.next_ms()
-        size = rows.stop - rows.start
-        chunk = self._ledger.open_chunk(
-            part.fleet.number[rows], np.full(size, now_ms * 1000, np.int64), value
-        )
-        self.report.produced += size
-        messages = list(self._messages(gateway, chunk, now_ms, value.tolist()))
-        if gateway.unsettled + len(messages) > gateway.backlog_max:
-            chunk.settle(0, size, ABSENT)
-            self.report.not_sent += size
+        now_ms = time.time_ns() // 1_000_000
+        time_us = np.full(rows.stop - rows.start, now_ms * 1000, np.int64)
+        chunk = self._ledger.open_chunk(part.fleet.number[rows], time_us, part.values.at(number, rows))
+        self.report.produced += len(chunk)
+        step = Step(chunk, now_ms, self._plan.batch or 1)
+        if gateway.unsettled + len(step.left) > gateway.backlog_max:
+            chunk.settle(0, len(chunk), ABSENT)
+            self.report.not_sent += len(chunk)
             return
-        gateway.unsettled += len(messages)
-        gateway.waiting.extend(messages)
+        gateway.unsettled += len(step.left)
+        gateway.waiting.append(step)
         gateway.wake.set()
 
-    def _messages(
-        self, gateway: Gateway, chunk: Chunk, now_ms: int, values: list[float]
-    ) -> Iterator[Message]:
-        fleet, start, batch = self._part.fleet, gateway.rows.start, self._plan.batch
-        if not batch:
-            for i, value in enumerate(values):
-                yield Message(fleet.topic[start + i], f'{{"ts":{now_ms},"v":{value}}}', chunk, i, i + 1)
-            return
-        topic = self._plan.gateway_topic.replace("{gateway}", gateway.name)
-        for begin in range(0, len(values), batch):
-            end = min(begin + batch, len(values))
-            elements = (
-                f'{{"id":"{fleet.point_id[start + i]}","ts":{now_ms},"v":{values[i]}}}'
-                for i in range(begin, end)
-            )
-            yield Message(topic, f"[{','.join(elements)}]", chunk, begin, end)
+    def _encoded(self, gateway: Gateway, chunk: Chunk, begin: int, end: int) -> tuple[str, str]:
+        """Topic and payload of rows begin … end, from the ledger's own arrays."""
+        fleet, at = self._part.fleet, gateway.rows.start
+        if not self._plan.batch:
+            text = f'{{"ts":{int(chunk.time_us[begin]) // 1000},"v":{float(chunk.value[begin])}}}'
+            return fleet.topic[at + begin], text
+        elements = (
+            f'{{"id":"{fleet.point_id[at + i]}","ts":{int(chunk.time_us[i]) // 1000},"v":{float(chunk.value[i])}}}'
+            for i in range(begin, end)
+        )
+        return self._plan.gateway_topic.replace("{gateway}", gateway.name), f"[{','.join(elements)}]"
 
     async def _speak(self, gateway: Gateway) -> None:
         """Keep one gateway connected and publishing; what was not acknowledged is published again."""
@@ -310,37 +307,59 @@ class AiomqttSpeaker:
                 return
             while gateway.waiting:
                 # One step after another, so that a point's readings stay in order.
-                step = [gateway.waiting.popleft()]
-                while gateway.waiting and gateway.waiting[0].chunk is step[0].chunk:
-                    step.append(gateway.waiting.popleft())
-                todo = iter(step)
-                lanes = [asyncio.ensure_future(self._lane(gateway, client, todo)) for _ in step[:LANES]]
-                try:
-                    await asyncio.gather(*lanes)
-                except BaseException:
-                    for lane in lanes:
-                        lane.cancel()
-                    await asyncio.gather(*lanes, return_exceptions=True)
-                    gateway.waiting.extendleft(reversed(self._left(step)))
-                    gateway.wake.set()
-                    raise
+                await self._publish_step(gateway, client, gateway.waiting[0])
+                gateway.waiting.popleft()
 
-    def _left(self, messages: list[Message]) -> list[Message]:
-        """What a broken connection left to do: at QoS 1 all without PUBACK, at QoS 0 all not handed over."""
-        if self._plan.qos:
-            return [m for m in messages if m.chunk.state[m.begin] != ACKED]
-        return [m for m in messages if m.chunk.sent_us[m.begin] == 0]
+    async def _publish_step(self, gateway: Gateway, client: aiomqtt.Client, step: Step) -> None:
+        """Publish what is left of a step over LANES; what fails stays left."""
+        floor_ms = gateway.latest_ms + 1
+        fresh = time.time() * 1000 - step.measured_ms < 1000 / self._plan.hz
+        todo = iter(list(step.left))
+        lanes = [
+            asyncio.ensure_future(self._lane(gateway, client, step, todo, floor_ms, fresh))
+            for _ in step.left[:LANES]
+        ]
+        try:
+            await asyncio.gather(*lanes)
+        except BaseException:
+            for lane in lanes:
+                lane.cancel()
+            await asyncio.gather(*lanes, return_exceptions=True)
+            gateway.wake.set()
+            raise
+        finally:
+            state, sent_us = step.chunk.state, step.chunk.sent_us
+            qos = self._plan.qos
+            step.left = [
+                part for part in step.left if (state[part[0]] != ACKED if qos else sent_us[part[0]] == 0)
+            ]
 
-    async def _lane(self, gateway: Gateway, client: aiomqtt.Client, todo: Iterator[Message]) -> None:
-        qos = self._plan.qos
-        for message in todo:
-            chunk, begin, end = message.chunk, message.begin, message.end
+    async def _lane(
+        self,
+        gateway: Gateway,
+        client: aiomqtt.Client,
+        step: Step,
+        todo: Iterator[tuple[int, int]],
+        floor_ms: int,
+        fresh: bool,
+    ) -> None:
+        """Publish one message after another. A ``fresh`` reading is measured right before it is sent; one that
+        waited for a connection keeps the time it was measured. No earlier than ``floor_ms``: times grow."""
+        qos, chunk = self._plan.qos, step.chunk
+        for begin, end in todo:
+            now_us = time.time_ns() // 1000
+            if begin not in step.stamped:
+                step.stamped.add(begin)
+                stamp_ms = max(now_us // 1000 if fresh else step.measured_ms, floor_ms)
+                chunk.time_us[begin:end] = stamp_ms * 1000
+                gateway.latest_ms = max(gateway.latest_ms, stamp_ms)
             if chunk.sent_us[begin] == 0:
-                chunk.sent(begin, end, time.time_ns() // 1000, final=not qos)
+                chunk.sent(begin, end, now_us, final=not qos)
                 self.report.sent += end - begin
             else:
                 self.report.resent_messages += 1
-            await client.publish(message.topic, message.payload, qos=qos, timeout=math.inf)
+            topic, payload = self._encoded(gateway, chunk, begin, end)
+            await client.publish(topic, payload, qos=qos, timeout=math.inf)
             if qos:
                 chunk.settle(begin, end, ACKED)
                 self.report.acked += end - begin

@@ -23,6 +23,7 @@ from ingest.config import ListenerSettings, SubscriberSettings
 from ingest.mqtt.codec import encode
 from ingest.mqtt.links import BACKOFF_S, Link, broker_of, slices_of
 from ingest.mqtt.packets import Connack
+from ingest.mqtt.probe import Answer, probe_broker
 from ingest.mqtt.receipts import build_receipt
 from tests.mqtt_tools import Turner
 
@@ -410,3 +411,27 @@ def test_the_password_file_is_read_without_its_newline(tmp_path: Path) -> None:
     with Turner() as turner:
         link = Link(turner.poller._sockets, chosen, 0, 1024, 1024, Random(1), lambda _: None, close)
     assert link._password == b"wasser"
+
+
+@pytest.mark.parametrize(("protocol", "words"), [("auto", "MQTT 5"), ("3.1.1", "MQTT 3.1.1")])
+def test_the_doctors_probe_names_the_version_and_leaves_nothing_behind(
+    turner: Turner, protocol: str, words: str
+) -> None:
+    host, port = turner.poller.listen(ListenerSettings(enabled=True, port=0))
+    answers: list[Answer] = []
+    chosen = settings(f"mqtt://{host}:{port}", protocol=protocol)
+    thread = threading.Thread(target=lambda: answers.append(probe_broker(chosen)), daemon=True)
+    thread.start()
+    turner.until(lambda: answers)
+    assert answers[0].well
+    assert words in answers[0].figure
+    turner.until(lambda: not turner.poller.connections)
+    assert turner.poller.counters["closed.disconnect"] == 1
+
+
+def test_the_doctors_probe_of_nothing_says_so() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port = free.getsockname()[1]
+    answer = probe_broker(settings(f"mqtt://127.0.0.1:{port}"), 1.0)
+    assert not answer.well
+    assert "refused" in answer.figure

@@ -37,13 +37,21 @@ def decode(
     refused = decoder.feed(table, chunk, NOW)
     batch, refusals = decoder.take(NOW)
     rows = list(
-        zip(batch.point.tolist(), batch.time.tolist(), batch.value.tolist(), batch.device_flag.tolist(), strict=True)
+        zip(
+            batch.point.tolist(),
+            batch.time.tolist(),
+            batch.value.tolist(),
+            batch.device_flag.tolist(),
+            strict=True,
+        )
     )
     return rows, refusals, decoder, refused
 
 
 def test_a_flat_object_on_its_points_topic_is_one_reading() -> None:
-    rows, refusals, decoder, _ = decode(("cd/g1/p1", b'{"ts":%d,"v":12.5}' % MS), ("cd/g0/p2", b'{"v":-3,"ts":%d}' % MS))
+    rows, refusals, decoder, _ = decode(
+        ("cd/g1/p1", b'{"ts":%d,"v":12.5}' % MS), ("cd/g0/p2", b'{"v":-3,"ts":%d}' % MS)
+    )
     assert rows == [(1, NOW, 12.5, 0), (2, NOW, -3.0, 0)]
     assert refusals == []
     assert decoder.counts["received"] == 2
@@ -123,7 +131,9 @@ def test_null_is_a_missing_value_with_flag_9_and_so_is_a_sources_missing_code() 
         (b"1790000000000.5", 1_790_000_000_000_500),
     ],
 )
-def test_times_are_read_in_the_declared_unit_or_as_iso_in_the_sources_zone(value: bytes, expected_us: int) -> None:
+def test_times_are_read_in_the_declared_unit_or_as_iso_in_the_sources_zone(
+    value: bytes, expected_us: int
+) -> None:
     source = SourceSettings(name="flood", time_zone="Asia/Shanghai")
     assert decode(("cd/g0/p0", b'{"ts":%s,"v":1.0}' % value), source=source)[0] == [(0, expected_us, 1.0, 0)]
 
@@ -155,7 +165,10 @@ def test_times_are_read_in_the_declared_unit_or_as_iso_in_the_sources_zone(value
         (b'{"ts":1e300,"v":1.0}', "bad_time"),
         (b'{"ts":0,"v":1.0}', "time_window"),
         (b'{"ts":1790000601000,"v":1.0}', "time_window"),
-        (b'[{"ts":1790000000000,"v":1.0}' + b',{"ts":1790000000000,"v":1.0}' * 10_000 + b"]", "too_many_readings"),
+        (
+            b'[{"ts":1790000000000,"v":1.0}' + b',{"ts":1790000000000,"v":1.0}' * 10_000 + b"]",
+            "too_many_readings",
+        ),
     ],
 )
 def test_what_cannot_be_stored_is_refused_with_its_reason(payload: bytes, reason: str) -> None:

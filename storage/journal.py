@@ -1,7 +1,7 @@
-"""The journal's writer: groups of records, on disk when ``commit`` returns; recovery; the cut.
+"""The journal's writer: groups of records, on disk when ``commit`` returns; the cut; the reserve.
 
-Owns the segment files, their order of fsyncs, the prepared next segment and the reserve. Knows nothing
-of what a body holds. Once a write or an fsync has failed the object is dead and its file is never written
+Owns the segment files and the order of fsyncs in which they come to be. Knows nothing of what a body
+holds. Once a write or an fsync has failed the object is dead and its file is never written
 again: ``Journal.open`` looks at what the disk really has and goes on in a new file.
 """
 
@@ -18,17 +18,13 @@ from typing import Final
 
 from storage.fsync import fsync_dir
 from storage.journal_reader import JournalCorrupt, JournalCut, JournalReader
+from storage.journal_recovery import Recovery, recover
 from storage.records import RecordType
 from storage.segment import (
-    FIRST,
-    LAST,
-    RECORD_HEAD,
     SEGMENT_HEAD,
-    Ending,
     JournalError,
     JournalNewer,
     Record,
-    SegmentFile,
     group_size,
     list_segments,
     pack_group,
@@ -38,8 +34,6 @@ from storage.segment import (
 from storage.settings import JournalSettings
 
 __all__ = [
-    "FIRST",
-    "LAST",
     "Journal",
     "JournalCorrupt",
     "JournalCut",
@@ -77,22 +71,6 @@ class JournalFailed(JournalError):  # noqa: N818 - says what happened
 
 class JournalFull(JournalFailed):
     """No room (full disk, quota, file size limit). With ``dead`` False nothing was written: try again."""
-
-
-@dataclass(frozen=True, slots=True)
-class Recovery:
-    """What ``Journal.open`` found.
-
-    last_seq     the last record kept; 0 in a new journal
-    cut_bytes    bytes of an unfinished group taken off the end, and
-    cut_records  how many whole records were among them; none of these was ever acknowledged
-    damage       sentences about damage in front of groups that are whole; those groups are kept
-    """
-
-    last_seq: int
-    cut_bytes: int
-    cut_records: int
-    damage: tuple[str, ...] = ()
 
 
 @dataclass(slots=True)
@@ -139,12 +117,12 @@ class Journal:
             dir.mkdir(parents=True, exist_ok=True)
             (dir / PREPARED_NAME).unlink(missing_ok=True)
             (dir / f"{RESERVE_NAME}.tmp").unlink(missing_ok=True)
-            recovered, next_seq = _recover(dir)
+            recovered = recover(dir)
             fsync_dir(dir)
             fsync_dir(dir.parent)
         except OSError as error:
             raise _failed(error, f"{dir} cannot be recovered", dead=True) from error
-        journal = cls(dir, settings, recovered, max(next_seq, next_seq_min))
+        journal = cls(dir, settings, recovered, max(recovered.last_seq + 1, next_seq_min))
         if recovered.cut_bytes:
             log.warning("cut %d bytes of an unfinished group from the journal", recovered.cut_bytes)
         for sentence in recovered.damage:
@@ -329,59 +307,6 @@ class Journal:
             os.close(self._fd)
             self._fd = -1
         self._failure = self._failure or OSError(errno.EBADF, "closed")
-
-
-def _recover(folder: Path) -> tuple[Recovery, int]:
-    """Verify the last segment, cut an unfinished group off its end, and say which seq comes next."""
-    segments = list_segments(folder)
-    if not segments:
-        return Recovery(0, 0, 0), 1
-    first_seq, path = segments[-1]
-    segment = SegmentFile(path, first_seq)
-    try:
-        segment.drop_cache()
-        if segment.salt is None:
-            # Which records it held cannot be known; no more than this, and their numbers are not used again.
-            last_seq = first_seq + segment.size() // RECORD_HEAD.size
-            sentence = f"{path}: the head is damaged; records {first_seq} and after cannot be read"
-            return Recovery(last_seq, 0, 0, (sentence,)), last_seq + 1
-        recovered, end = _recover_segment(segment)
-        cut_bytes = segment.used_end(end) - end
-        size = segment.size()
-        cut_records = recovered.cut_records
-    finally:
-        segment.close()
-    if size > end:
-        # Truncated rather than overwritten with zeros: nothing behind the end can ever be read again, the
-        # unused room is given back, and the file is not written any more.
-        fd = os.open(path, os.O_RDWR | os.O_CLOEXEC)
-        try:
-            os.ftruncate(fd, end)
-            os.fsync(fd)
-        finally:
-            os.close(fd)
-    return Recovery(recovered.last_seq, cut_bytes, cut_records, recovered.damage), recovered.last_seq + 1
-
-
-def _recover_segment(segment: SegmentFile) -> tuple[Recovery, int]:
-    """The groups to keep, damage among them stepped over, and the offset behind the last one."""
-    offset, seq = SEGMENT_HEAD.size, segment.first_seq
-    damage: list[str] = []
-    while True:
-        found = segment.group(offset, seq)
-        if not isinstance(found, Ending):
-            records, offset = found
-            seq = records[-1].seq + 1
-            continue
-        cut_records = len(segment.torn)
-        # A later group can only have been written after this place was on disk: then this is no torn end.
-        proof = segment.search(seq, first_only=True)
-        behind = proof and segment.search(seq, first_only=False)
-        if behind is None:
-            return Recovery(seq - 1, 0, cut_records, tuple(damage)), offset
-        lost = f"records {seq + cut_records} to {behind[1] - 1} are lost"
-        damage.append(f"{segment.path} is damaged at byte {segment.torn_at}: {lost}")
-        offset, seq = behind
 
 
 def _failed(error: OSError, what: str, dead: bool) -> JournalFailed:

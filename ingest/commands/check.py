@@ -41,7 +41,8 @@ def command(config_path: str, as_json: bool) -> None:
             click.echo(line, err=True)
         click.echo(
             f"{'config is right' if not registry.faults_count else 'registry has faults'}: "
-            f"{found['points']:,} points of {len(kinds)} kinds, {len(config.source)} sources, {len(config.subscriber)} brokers, "
+            f"{registry.table.height:,} points of {len(kinds)} kinds, {len(config.source)} sources, "
+            f"{len(config.subscriber)} brokers, "
             f"{'listener on ' + str(found['listener']) if found['listener'] else 'no listener'}, "
             f"{len(config.webhook)} webhooks; data in {config.data.dir}; deletes nothing"
         )

@@ -1,94 +1,226 @@
-"""One CONNECT to a broker, for `yuzui doctor`: does it let us in, which version, how quickly.
+"""One look at a broker, for `yuzui doctor`: does it let us in, and how much may be on its way to us at once.
 
-Owns a blocking connection of its own, under a client id of its own: the engine's sessions are not
-touched, nothing is subscribed and nothing published.
+Owns a short blocking conversation under a client id of its own and a clean session: the engine's session at
+the broker is not touched. Knows nothing of the engine.
 """
 
 from __future__ import annotations
 
 import os
+import secrets
 import socket
+import ssl
 import time
 from dataclasses import dataclass
 from pathlib import Path
 
 from ingest.config import SubscriberSettings
-from ingest.mqtt.codec import PINGREQ, decode, encode, frame_at
+from ingest.mqtt.codec import decode, encode, frame_at
 from ingest.mqtt.fields import MalformedPacket, Reason
 from ingest.mqtt.links import broker_of
-from ingest.mqtt.packets import LEVEL_5, LEVEL_311, Connack, Connect, Disconnect, Packet, Pingresp
-from ingest.mqtt.tls import client_context
+from ingest.mqtt.packets import (
+    LEVEL_5,
+    LEVEL_311,
+    Ack,
+    Connack,
+    Connect,
+    Disconnect,
+    Filter,
+    Kind,
+    Packet,
+    Publish,
+    Suback,
+    Subscribe,
+)
+from ingest.mqtt.properties import Prop, number
+from ingest.mqtt.tls import client_context, common_name
 
-PROBE_S_MAX = 5.0
-OLD_WINDOW = 20
-"""Messages mosquitto has under way to a 3.1.1 client by default."""
-GROUP_S = 0.02
-"""Time from a message to its acknowledgement that the engine stays below: one poll and one fsync."""
+PROBE_S_MAX = 10.0
+"""For all of it: a person waits."""
+SILENCE_S = 0.5
+"""A broker that sends nothing for this long waits for acknowledgements: its window is full."""
+MESSAGES = 200
+"""Sent to ourselves and not acknowledged; a window of this size carries ten thousand messages a second."""
+UNANSWERED_MAX = 20
+"""Of our own at once: every broker takes as many."""
+TOPIC = "yuzui/doctor/"
+_VERSION_REFUSED = (1, Reason.UNSUPPORTED_VERSION)
+_RETURN_CODES_311 = {
+    1: "protocol version",
+    2: "client id",
+    3: "unavailable",
+    4: "user or password",
+    5: "not authorized",
+}
 
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """``figure`` is what was found, ``advice`` what to do where it is not ``well``."""
+    """Whether the broker will do, what was found, and what to do if it will not."""
 
     well: bool
     figure: str
-    advice: str
+    advice: str = ""
 
 
-def probe_broker(settings: SubscriberSettings, timeout_s: float = PROBE_S_MAX) -> Answer:
-    """Connect, ping, disconnect. Never raises for what a broker or network does; blocks up to ``timeout_s``
-    a step."""
-    try:
-        level = LEVEL_311 if settings.protocol == "3.1.1" else LEVEL_5
-        code, ping_ms = _ask(settings, level, timeout_s)
-        if settings.protocol == "auto" and code in (1, Reason.UNSUPPORTED_VERSION):
-            level = LEVEL_311
-            code, ping_ms = _ask(settings, level, timeout_s)
-    except (OSError, ValueError, MalformedPacket) as fault:
-        return Answer(False, str(fault), f"is a broker at {settings.url}? See the url and tls_* keys")
-    if code:
-        return Answer(False, f"CONNECT refused with 0x{code:02x}", "see user, password and the broker's ACL")
-    if level == LEVEL_311:
-        ceiling = OLD_WINDOW / GROUP_S
-        figure = f"MQTT 3.1.1, ping {ping_ms:.1f} ms; with {OLD_WINDOW} messages in flight some {ceiling:,.0f}/s a connection"
-        return Answer(True, figure, "raise max_inflight_messages at the broker, or use MQTT 5")
-    return Answer(True, f"MQTT 5, ping {ping_ms:.1f} ms", "")
+class _Refused(Exception):  # noqa: N818 - what the broker said
+    """CONNACK with a code."""
+
+    def __init__(self, connack: Connack, v5: bool) -> None:
+        names = {int(reason): reason.name.lower().replace("_", " ") for reason in Reason}
+        word = (names if v5 else _RETURN_CODES_311).get(connack.code, "unknown code")
+        super().__init__(f"{word} (0x{connack.code:02x})")
+        self.version = connack.code in _VERSION_REFUSED
 
 
-def _ask(settings: SubscriberSettings, level: int, timeout_s: float) -> tuple[int, float]:
-    """The code of the CONNACK, and the time of a ping in ms where it is 0."""
-    host, port, tls = broker_of(settings.url)
-    v5 = level == LEVEL_5
-    secret = settings.password
-    if settings.password_file is not None:
-        secret = Path(settings.password_file).read_text("utf-8").rstrip("\r\n")
-    password = secret.encode() if secret is not None and (v5 or settings.user is not None) else None
-    sock = socket.create_connection((host, port), timeout_s)
-    with client_context(settings).wrap_socket(sock, server_hostname=host) if tls else sock as sock:
-        client_id = f"{settings.client_id}-doctor-{os.getpid()}"
-        sock.sendall(encode(Connect(client_id, True, 30, level, settings.user, password), v5))
-        connack = _next(sock, v5)
+def probe_broker(settings: SubscriberSettings, commit_s: float = 0.02) -> Answer:
+    """Connect to the broker of ``settings`` and measure the window it grants; at most PROBE_S_MAX.
+
+    commit_s  seconds from receiving a message to its acknowledgement: what the window is divided by
+    Never raises for what a network or a broker does.
+    """
+    levels = {"5": (LEVEL_5,), "3.1.1": (LEVEL_311,)}.get(settings.protocol, (LEVEL_5, LEVEL_311))
+    for level in levels:
+        try:
+            with _Talk(settings, level == LEVEL_5) as talk:
+                return talk.answer(commit_s)
+        except _Refused as refused:
+            if refused.version and level != levels[-1]:
+                continue
+            return Answer(False, f"refused: {refused}", "see user, password, client_id and the broker's log")
+        except ssl.SSLError as fault:
+            return Answer(
+                False, f"TLS: {fault}", "see tls_ca_file, tls_cert_file and the broker's certificate"
+            )
+        except TimeoutError:
+            return Answer(False, f"no answer in {PROBE_S_MAX:g} s", "is this an MQTT broker, and is it well?")
+        except (OSError, ValueError, MalformedPacket) as fault:
+            return Answer(False, str(fault), f"is it running at {settings.url}, and are its files there?")
+    raise AssertionError("the last level returns")
+
+
+class _Talk:
+    """The conversation. Every wait is bounded by the one deadline."""
+
+    def __init__(self, settings: SubscriberSettings, v5: bool) -> None:
+        self._settings = settings
+        self._v5 = v5
+        self._deadline = time.monotonic() + PROBE_S_MAX
+        self._rest = b""
+        host, port, tls = broker_of(settings.url)
+        self._sock = socket.create_connection((host, port), timeout=PROBE_S_MAX)
+        self._peer = ""
+        if tls:
+            try:
+                wrapped = client_context(settings).wrap_socket(self._sock, server_hostname=host)
+            except BaseException:
+                self._sock.close()
+                raise
+            self._peer = f" over {wrapped.version()} with {common_name(wrapped) or 'an unverified peer'}"
+            self._sock = wrapped
+
+    def __enter__(self) -> _Talk:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._sock.close()
+
+    def answer(self, commit_s: float) -> Answer:
+        """Connect, measure, leave."""
+        connack = self._connect()
+        known = f"MQTT {'5' if self._v5 else '3.1.1'}{self._peer}"
+        window = self._window(connack)
+        self._send(Disconnect())
+        if window is None:
+            return Answer(True, f"{known}; it refuses {TOPIC}#, so its window was not measured")
+        ceiling = window / commit_s
+        if window >= MESSAGES:
+            return Answer(
+                True, f"{known}; window {MESSAGES} or more: over {ceiling:,.0f} messages/s a connection"
+            )
+        advice = "more connections or slices; MQTT 5; max_inflight_messages at the broker"
+        return Answer(
+            True, f"{known}; window {window}: at most about {ceiling:,.0f} messages/s a connection ({advice})"
+        )
+
+    def _connect(self) -> Connack:
+        settings = self._settings
+        password = settings.password
+        if settings.password_file is not None:
+            password = Path(settings.password_file).read_text("utf-8").rstrip("\r\n")
+        if settings.user is None and not self._v5:
+            password = None  # 3.1.1 has no password without a user
+        connect = Connect(
+            f"{settings.client_id}-doctor-{os.getpid()}",
+            True,
+            settings.keepalive_s,
+            LEVEL_5 if self._v5 else LEVEL_311,
+            settings.user,
+            None if password is None else password.encode(),
+            properties={Prop.RECEIVE_MAXIMUM: settings.receive_maximum} if self._v5 else {},
+        )
+        self._send(connect)
+        connack = self._hear(self._left())
         if not isinstance(connack, Connack):
-            raise ValueError("the answer to CONNECT is no CONNACK")
+            raise MalformedPacket(Reason.PROTOCOL_ERROR, f"{type(connack).__name__} instead of CONNACK")
         if connack.code:
-            return connack.code, 0.0
-        began = time.perf_counter()
-        sock.sendall(PINGREQ)
-        while not isinstance(_next(sock, v5), Pingresp):
-            continue
-        ping_ms = (time.perf_counter() - began) * 1000
-        sock.sendall(encode(Disconnect(), v5))
-        return 0, ping_ms
+            raise _Refused(connack, self._v5)
+        return connack
 
+    def _window(self, connack: Connack) -> int | None:
+        """How many messages the broker sends us unacknowledged, at most MESSAGES; None where it will not."""
+        topic = TOPIC + secrets.token_hex(8)
+        self._send(Subscribe(1, [Filter(topic, 1)]))
+        unanswered_max = min(UNANSWERED_MAX, number(connack.properties, Prop.RECEIVE_MAXIMUM, UNANSWERED_MAX))
+        arrived = sent = answered = 0
+        granted = False
+        while arrived < MESSAGES:
+            while granted and sent < MESSAGES and sent - answered < unanswered_max:
+                sent += 1
+                self._send(Publish(topic, b"", 1, pid=sent))
+            waits = SILENCE_S if sent == MESSAGES == answered else self._left()
+            try:
+                packet = self._hear(min(waits, self._left()))
+            except TimeoutError:
+                if sent == MESSAGES == answered:
+                    return arrived
+                raise
+            if isinstance(packet, Suback):
+                if packet.codes[0] != 1:
+                    return None
+                granted = True
+            elif isinstance(packet, Ack) and packet.kind is Kind.PUBACK:
+                if packet.code >= Reason.UNSPECIFIED:
+                    return None
+                answered += 1
+            elif isinstance(packet, Publish):
+                arrived += 1
+            elif isinstance(packet, Disconnect):
+                return None
+        return arrived
 
-def _next(sock: socket.socket, v5: bool) -> Packet:
-    """The next packet, read byte by byte so that nothing of a second one is taken."""
-    raw = b""
-    while True:
-        chunk = sock.recv(1)
-        if not chunk:
-            raise ConnectionResetError("the broker hung up")
-        raw += chunk
-        body, end = frame_at(raw, 0, 1 << 16)
-        if end and len(raw) == end:
-            return decode(raw[0], raw[body:end], v5)
+    def _left(self) -> float:
+        left = self._deadline - time.monotonic()
+        if left <= 0:
+            raise TimeoutError
+        return left
+
+    def _send(self, packet: Packet) -> None:
+        self._sock.settimeout(self._left())
+        self._sock.sendall(encode(packet, self._v5))
+
+    def _hear(self, timeout_s: float) -> Packet:
+        """The next packet. Raises TimeoutError, ConnectionError where the broker hung up."""
+        end = time.monotonic() + timeout_s
+        while True:
+            if self._rest:
+                body, after = frame_at(self._rest, 0)
+                if after and after <= len(self._rest):
+                    packet = decode(self._rest[0], self._rest[body:after], self._v5)
+                    self._rest = self._rest[after:]
+                    return packet
+            self._sock.settimeout(max(0.001, end - time.monotonic()))
+            heard = self._sock.recv(65_536)
+            if not heard:
+                raise ConnectionError("it hung up")
+            self._rest += heard

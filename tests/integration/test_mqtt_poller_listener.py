@@ -378,7 +378,7 @@ def test_what_waits_for_the_disk_is_bounded_for_each_connection() -> None:
         turner.until(lambda: len(turner.payloads) == 5002)
 
 
-def test_a_thousand_gateways_are_each_heard_within_a_few_polls() -> None:
+def test_many_gateways_are_heard_in_turn_within_a_few_polls() -> None:
     with Turner() as turner:
         address = listen(turner)
         gateways = [Gateway(address, client_id=f"gw-{n}") for n in range(400)]
@@ -391,7 +391,7 @@ def test_a_thousand_gateways_are_each_heard_within_a_few_polls() -> None:
             turner.turn()
             polls += 1
             assert polls < 40
-        assert polls >= 400 // 128
+        assert polls >= 400 // 64
         turner.until(lambda: all(len(one.read()) == 8 for one in gateways))
         assert len({one.conn for one in turner.received}) == 400
         for gateway in gateways:

@@ -107,7 +107,8 @@ def _listener(listener: ListenerSettings) -> Found:
     yield from _tls_pair(loc, listener.tls_cert_file, listener.tls_key_file)
     if listener.tls_client_ca_file and not listener.tls_cert_file:
         yield (*loc, "tls_client_ca_file"), "client certificates need tls_cert_file and tls_key_file"
-    files = ("tls_cert_file", "tls_key_file", "tls_client_ca_file", "credentials_file")
+    # Not credentials_file: `yuzui credential add` makes it, and needs a config that can be read.
+    files = ("tls_cert_file", "tls_key_file", "tls_client_ca_file")
     yield from _existing(loc, listener, files)
     if not listener.enabled:
         return

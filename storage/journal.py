@@ -52,6 +52,7 @@ PREPARED_NAME: Final = "next.prepared"
 RESERVE_NAME: Final = "reserve"
 PREPARE_SHARE: Final = 0.5
 """The next segment is made when this share of the current one is used: a full disk is known of early."""
+FILL_BYTES: Final = 1 << 20
 FULL_ERRNOS: Final = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
 _IOV_MAX: Final = min(os.sysconf("SC_IOV_MAX"), 1024)
 
@@ -96,8 +97,10 @@ class Journal:
         self._last_seq = next_seq - 1
         self._segments = [first for first, _ in list_segments(folder)]
         self._guard = threading.Lock()
+        self._blank_guard = threading.Lock()
         self._blank: _Blank | None = None
-        self._blank_refused = False
+        self._blank_asked = False
+        self._preparing: threading.Thread | None = None
         self._fd = -1
         self._salt = 0
         self._offset = 0
@@ -128,6 +131,7 @@ class Journal:
         for sentence in recovered.damage:
             log.error("%s", sentence)
         journal.restore_reserve()
+        journal._prepare_beside()
         return journal
 
     # -- what is there ---------------------------------------------------------------------------
@@ -148,8 +152,7 @@ class Journal:
         """Bytes of all segments, the prepared one included, the reserve not."""
         with self._guard:
             paths = [segment_path(self._folder, first) for first in self._segments]
-            blank = self._blank.capacity if self._blank else 0
-        return blank + sum(_size(path) for path in paths)
+        return sum(_size(path) for path in [*paths, self._folder / PREPARED_NAME])
 
     # -- writing ---------------------------------------------------------------------------------
 
@@ -174,8 +177,8 @@ class Journal:
             raise _failed(error, f"segment {self._segments[-1]} cannot be written", dead=True) from error
         self._offset += size
         self._last_seq += len(bodies)
-        if self._offset > PREPARE_SHARE * self._capacity and not self._blank:
-            self._prepare_quietly()
+        if self._offset > PREPARE_SHARE * self._capacity and not self._blank_asked:
+            self._prepare_beside()
         return self._last_seq
 
     def _begin_segment(self, size: int) -> None:
@@ -207,7 +210,8 @@ class Journal:
                 self._segments.append(first_seq)
 
     def _take_blank(self, capacity_min: int) -> _Blank:
-        with self._guard:
+        with self._blank_guard:
+            self._blank_asked = False
             blank, self._blank = self._blank, None
             if blank is not None and blank.capacity >= capacity_min:
                 return blank
@@ -216,25 +220,40 @@ class Journal:
             return self._make_blank(max(self._settings.segment_bytes, capacity_min))
 
     def _make_blank(self, capacity: int) -> _Blank:
-        return _Blank(_file_with_room(self._folder / PREPARED_NAME, capacity), capacity)
+        fd = _file_with_room(self._folder / PREPARED_NAME, capacity)
+        try:
+            if capacity <= self._settings.segment_bytes:
+                _fill_with_zeros(fd, capacity)
+            os.fsync(fd)
+        except OSError:
+            os.close(fd)
+            (self._folder / PREPARED_NAME).unlink(missing_ok=True)
+            raise
+        return _Blank(fd, capacity)
 
     def prepare_next(self) -> None:
-        """Set the next segment's room aside now, where that is not done. Any thread. Raises JournalFull."""
-        with self._guard:
+        """Have the room of the next segment, making it now where that is not done. Any thread.
+
+        ``commit`` sees to it in a thread of its own once PREPARE_SHARE of a segment is used. Raises
+        JournalFull, JournalFailed; the journal can still be written.
+        """
+        with self._blank_guard:
             if self._blank is None:
                 try:
                     self._blank = self._make_blank(self._settings.segment_bytes)
                 except OSError as error:
                     raise _failed(error, "no room for the next segment", dead=False) from error
 
+    def _prepare_beside(self) -> None:
+        self._blank_asked = True
+        self._preparing = threading.Thread(target=self._prepare_quietly, name="journal-room", daemon=True)
+        self._preparing.start()
+
     def _prepare_quietly(self) -> None:
         try:
             self.prepare_next()
-            self._blank_refused = False
         except JournalFailed as failure:
-            if not self._blank_refused:
-                log.warning("%s; the current segment still has some", failure)
-            self._blank_refused = True
+            log.warning("%s; what is left of the current one is used first", failure)
 
     # -- room ------------------------------------------------------------------------------------
 
@@ -298,7 +317,9 @@ class Journal:
 
     def close(self) -> None:
         """Give up the files. All that was committed is on disk already; closing twice does nothing."""
-        with self._guard:
+        if self._preparing is not None:
+            self._preparing.join()
+        with self._blank_guard:
             blank, self._blank = self._blank, None
             if blank is not None:
                 os.close(blank.fd)
@@ -332,6 +353,16 @@ def _file_with_room(path: Path, size: int) -> int:
         path.unlink(missing_ok=True)
         raise
     return fd
+
+
+def _fill_with_zeros(fd: int, size: int) -> None:
+    """Write every byte once. Room that is only set aside is marked as written by the first write to it, so
+    each commit would wait for the file system's own journal too: twice as long, and one more thing that
+    must not go wrong. In small steps, each on disk before the next, so that commits get their turn."""
+    step = bytes(min(size, FILL_BYTES))
+    for offset in range(0, size, FILL_BYTES):
+        os.pwrite(fd, step[: size - offset], offset)
+        os.fdatasync(fd)
 
 
 def _write_all(fd: int, buffers: Sequence[bytes], offset: int) -> None:

@@ -10,22 +10,38 @@ import orjson
 
 from ingest.cli import config_option, json_option
 from ingest.commands.common import load_or_fail
+from ingest.config import Config
+
+
+def credential_faults(config: Config) -> list[str]:
+    """What is wrong with the listener's credentials file, a line each."""
+    from ingest.credentials import Credentials, CredentialsFault
+
+    file = config.listener.credentials_file
+    try:
+        Credentials.load(file)
+    except CredentialsFault as wrong:
+        return [f"{file}: {fault}" for fault in wrong.faults]
+    except OSError as fault:
+        return [f"$.listener.credentials_file: {file}: {fault.strerror}; make it with `yuzui credential add`"]
+    return []
 
 
 @click.command()
 @config_option
 @json_option
 def command(config_path: str, as_json: bool) -> None:
-    """Validate the config, its drop-in folder and the registry, offline; every fault at once."""
+    """Validate the config, its drop-in folder, the registry and credentials, offline; every fault at once."""
     from ingest.points import read_registry
 
     config = load_or_fail(config_path)
     registry = read_registry(Path(config.points.file), config)
+    fault_lines = [*registry.report(), *(credentials := credential_faults(config))]
     kinds = Counter(registry.table["kind"].to_list())
     found = {
         "config": config_path,
         "points": registry.table.height,
-        "faults": registry.faults_count,
+        "faults": registry.faults_count + len(credentials),
         "kinds": dict(kinds.most_common()),
         "sources": [s.name for s in config.source],
         "listener": f"{config.listener.host}:{config.listener.port}" if config.listener.enabled else None,
@@ -35,16 +51,16 @@ def command(config_path: str, as_json: bool) -> None:
         "deletes": "nothing: retention is not configured",
     }
     if as_json:
-        click.echo(orjson.dumps(found | {"fault_lines": registry.report()}).decode())
+        click.echo(orjson.dumps(found | {"fault_lines": fault_lines}).decode())
     else:
-        for line in registry.report():
+        for line in fault_lines:
             click.echo(line, err=True)
+        verdict = "config is right" if not found["faults"] else "registry or credentials have faults"
+        listener = f"listener on {found['listener']}" if found["listener"] else "no listener"
         click.echo(
-            f"{'config is right' if not registry.faults_count else 'registry has faults'}: "
-            f"{registry.table.height:,} points of {len(kinds)} kinds, {len(config.source)} sources, "
-            f"{len(config.subscriber)} brokers, "
-            f"{'listener on ' + str(found['listener']) if found['listener'] else 'no listener'}, "
-            f"{len(config.webhook)} webhooks; data in {config.data.dir}; deletes nothing"
+            f"{verdict}: {found['points']:,} points of {len(kinds)} kinds, {len(config.source)} sources, "
+            f"{len(config.subscriber)} brokers, {listener}, {len(config.webhook)} webhooks; "
+            f"data in {config.data.dir}; deletes nothing"
         )
-    if registry.faults_count:
+    if found["faults"]:
         raise click.exceptions.Exit(2)

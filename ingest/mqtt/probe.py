@@ -133,6 +133,10 @@ class _Talk:
         self._send(Disconnect())
         if window is None:
             return Answer(True, f"{known}; it refuses {TOPIC}#, so its window was not measured")
+        if not window:
+            return Answer(
+                False, f"{known}; it took our messages and delivered none", f"see its ACL for {TOPIC}#"
+            )
         ceiling = window / commit_s
         if window >= MESSAGES:
             return Answer(

@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import json
-import shutil
 import signal
 import socket
-import subprocess
 import threading
 import time
 from collections.abc import Iterator
@@ -21,14 +19,14 @@ from paho.mqtt.enums import CallbackAPIVersion
 from storage.journal_reader import JournalReader
 from storage.records import RecordType, decode_readings
 from storage.segment import list_segments
-from tests.engines import EngineProcess, free_port, run_yuzui, site_config, until
+from tests.brokers import Mosquitto, needs_mosquitto
+from tests.engines import EngineProcess, run_yuzui, site_config, until
 from tests.talk import Closed, Talker
 
 GATEWAYS = {
     "g0": [f"p{i}" for i in range(40)],
     "g1": ["flood-a", "flood-b", "quick", "untimed"],
 }
-MOSQUITTO = shutil.which("mosquitto", path="/usr/sbin:/usr/local/sbin:/usr/bin:/usr/local/bin")
 
 
 def now_ms() -> int:
@@ -302,29 +300,28 @@ def test_the_operators_pages_say_how_it_is(engine: EngineProcess) -> None:
 
 
 @pytest.mark.broker
-@pytest.mark.skipif(MOSQUITTO is None, reason="SKIPPED: no mosquitto here, the subscriber is not tested")
+@needs_mosquitto
 def test_readings_come_through_a_real_broker_and_a_kept_one_without_time_is_no_reading(
     tmp_path: Path,
 ) -> None:
     """Two subscribers, 3.1.1 and 5, at one mosquitto. Without it the engine says which links are down; what
     the broker kept while the engine was away is stored; a retained message without a time is only counted."""
-    port = free_port()
+    broker = Mosquitto(tmp_path / "broker")
     more = "".join(
         f'[[subscriber]]\nname = "v{version[0]}"\nclient_id = "engine-{version[0]}"\nprotocol = "{version}"\n'
-        f'url = "mqtt://127.0.0.1:{port}"\nfilters = ["t/g{version[0]}/#"]\nreconnect_s_max = 0.2\n'
+        f'url = "{broker.url}"\nfilters = ["t/g{version[0]}/#"]\nreconnect_s_max = 0.2\n'
         for version in ("3.1.1", "5")
     )
     gateways = {"g3": ["a3", "b3", "u3"], "g5": ["a5", "b5", "u5"]}
     config = site_config(tmp_path, gateways, on_receipt=["u3", "u5"], more=more)
     engine = EngineProcess(tmp_path, config).start(wait=False)
-    broker = None
     try:
         engine.ready(503)
         assert [r.split(" is down")[0] for r in engine.vitals()["not_ready"]] == ["link v3/1", "link v5/1"]
-        broker = start_mosquitto(tmp_path, port)
+        broker.start()
         engine.ready()
         client = paho.Client(CallbackAPIVersion.VERSION2, "gateway", protocol=paho.MQTTv5)
-        client.connect("127.0.0.1", port)
+        client.connect("127.0.0.1", broker.port)
         client.loop_start()
 
         def say(topic: str, payload: bytes, **more: Any) -> None:
@@ -355,23 +352,4 @@ def test_readings_come_through_a_real_broker_and_a_kept_one_without_time_is_no_r
         assert len(engine.lake(untimed)) == 4
     finally:
         engine.stop()
-        if broker is not None:
-            broker.terminate()
-            broker.wait()
-
-
-def start_mosquitto(folder: Path, port: int) -> subprocess.Popen[bytes]:
-    """A broker of our own on loopback, once it answers."""
-    assert MOSQUITTO is not None
-    (folder / "mosquitto.conf").write_text(f"listener {port} 127.0.0.1\nallow_anonymous true\n")
-    broker = subprocess.Popen([MOSQUITTO, "-c", str(folder / "mosquitto.conf")], stderr=subprocess.DEVNULL)
-
-    def answers() -> bool:
-        try:
-            socket.create_connection(("127.0.0.1", port)).close()
-        except OSError:
-            return False
-        return True
-
-    until(answers, "mosquitto listens")
-    return broker
+        broker.stop()

@@ -201,11 +201,11 @@ def test_a_variable_that_cannot_be_replaced_is_a_fault(tmp_path: Path, text: str
 
 def test_what_the_environment_says_is_never_repeated_in_a_message(tmp_path: Path) -> None:
     text = '[ops]\nport = "${A}"\nhost = 5\n[city]\ntime_zone = "${A}"\n[listener]\nport = "${N}"\n'
-    text += 'credentials_file = "${A}"\n'
+    text += 'tls_client_ca_file = "${A}"\n'
     told = faults(write(tmp_path, text), A="hush", N="70707")
     assert '$.ops.port: expected int, got "${A}"' in told
     assert '$.listener.port: expected at most 65535, got "${N}"' in told
-    assert '$.listener.credentials_file: no such file: "${A}"' in told
+    assert '$.listener.tls_client_ca_file: no such file: "${A}"' in told
     assert "hush" not in str(told)
     assert "70707" not in str(told)
 

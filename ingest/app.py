@@ -11,6 +11,7 @@ import gc
 import json
 import logging
 import os
+import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -32,6 +33,7 @@ from ingest.mqtt.links import LinkEvent, slices_of
 from ingest.mqtt.poller import Poller
 from ingest.points import RegistryFaults, read_registry
 from ingest.routes import Routes
+from ingest.sealing import SealProcess
 from ingest.tiers import Tiers
 from ingest.vitals import Vitals
 from ingest.wire import Wire
@@ -43,7 +45,6 @@ from storage.logs import ParquetLog
 from storage.points import PointTable
 from storage.records import Control, Gap
 from storage.schema import ALERTS, QUARANTINE
-from storage.sealed import Sealer
 from storage.tail import Feed
 
 log = logging.getLogger("yuzui.engine")
@@ -51,6 +52,9 @@ log = logging.getLogger("yuzui.engine")
 STOP_S_MAX = 20.0
 """A stop that needs longer is ended; the journal brings the rest back."""
 WATCH_S = 1.0
+SWITCH_S = 0.0005
+"""The loop gives up the interpreter at every recv and send; at Python's own 5 ms a busy judge or seal thread would
+make it wait that long each time to get it back: seconds, over a thousand sockets."""
 
 
 class EngineFailed(RuntimeError):  # noqa: N818 - says what happened
@@ -119,6 +123,8 @@ class App:
         self.root.mkdir(parents=True, exist_ok=True)
         self._lock = DataLock(self.root)
         self._lock.__enter__()
+        # First of all: it starts beside the reading of the registry.
+        self._sealer = SealProcess(self.root, self.config.sealed)
         try:
             await self._start()
         except BaseException:
@@ -131,6 +137,7 @@ class App:
             await asyncio.wait_for(self._shut_down(), STOP_S_MAX)
         finally:
             gc.unfreeze()
+            self._sealer.close()
             (self.root / ENGINE_FILE).unlink(missing_ok=True)
             self._lock.__exit__(None, None, None)
 
@@ -148,6 +155,7 @@ class App:
             for part in (self.judge, self.tiers, self.committer):
                 await loop.run_in_executor(None, part.join)
             self.poller.close()
+        self._sealer.close()
         self._lock.__exit__(None, None, None)
 
     async def wait(self) -> None:
@@ -160,6 +168,7 @@ class App:
 
     async def _start(self) -> None:
         began = time.monotonic()
+        sys.setswitchinterval(SWITCH_S)
         loop = asyncio.get_running_loop()
         self._load_points()
         self._open_tiers()
@@ -197,10 +206,9 @@ class App:
             self._credentials = Credentials.load(self.config.listener.credentials_file)
 
     def _open_tiers(self) -> None:
-        self._sealer = Sealer(self.root, self.config.sealed)
+        self._main_seq, late_seq = self._sealer.ready()
         self.hot = HotTier(self.root)
-        main_seq, late_seq = self._sealer.watermarks()
-        self._hot_seq = self.hot.recover(main_seq, late_seq)
+        self._hot_seq = self.hot.recover(self._main_seq, late_seq)
         self._quarantine = ParquetLog(self.root / "lake" / "quarantine", QUARANTINE)
         self._alerts = ParquetLog(self.root / "lake" / "alerts", ALERTS)
 
@@ -231,7 +239,7 @@ class App:
 
     def _threads(self, feed: Feed, resume: Resume) -> None:
         self.tiers = Tiers(
-            self.root, self.config.sealed, self.hot, self._sealer, self._quarantine, self._alerts,
+            self.root, self.config.sealed, self.hot, self._sealer, self._main_seq, self._quarantine, self._alerts,
             self._open_outbox(), lambda below: self.committer.journal.cut(below),
         )  # fmt: skip
         self.judge = Judge(
@@ -316,6 +324,7 @@ class App:
             "ops_host": self.config.ops.host,
             "ops_port": self.ops_port,
             "listener": self.listening_on,
+            "sealer_pid": self._sealer.pid,
         }
         tmp = self.root / f"{ENGINE_FILE}.tmp"
         tmp.write_text(json.dumps(found))

@@ -64,7 +64,7 @@ class DemoOptions:
 
 @dataclass(slots=True)
 class DemoResult:
-    """The figures. Latencies in seconds, ``engine_*`` are of the engine's process alone.
+    """The figures. Latencies in seconds, ``engine_*`` are of the engine and its sealer alone.
 
     engine_rss_mb         peak; engine_rss_growth_mb: median of the last third less that of the second
     publish_to_webhook_*  from the publish of the reading that completed the condition to the POST's arrival
@@ -126,22 +126,31 @@ class Engine:
         """Process id."""
         return self._process.pid
 
+    def _family(self) -> list[int]:
+        """The engine's process and the sealer it started."""
+        children = Path(f"/proc/{self.pid}/task/{self.pid}/children").read_text().split()
+        return [self.pid, *map(int, children)]
+
     def cpu_s(self) -> float:
-        """CPU seconds of the process so far, user and system."""
-        fields = Path(f"/proc/{self.pid}/stat").read_text().rpartition(")")[2].split()
-        return (int(fields[11]) + int(fields[12])) / CLOCK_TICKS
+        """CPU seconds of the engine and its sealer so far, user and system."""
+        total = 0
+        for pid in self._family():
+            fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+            total += int(fields[11]) + int(fields[12])
+        return total / CLOCK_TICKS
 
     def sample(self) -> None:
-        """Note the resident memory."""
-        pages = int(Path(f"/proc/{self.pid}/statm").read_text().split()[1])
+        """Note the resident memory of both."""
+        pages = sum(int(Path(f"/proc/{pid}/statm").read_text().split()[1]) for pid in self._family())
         self.rss_mb.append(pages * os.sysconf("SC_PAGE_SIZE") / MB)
 
     def peak_mb(self) -> float:
-        """The kernel's own high-water mark of resident memory."""
-        for line in Path(f"/proc/{self.pid}/status").read_text().splitlines():
-            if line.startswith("VmHWM:"):
-                return int(line.split()[1]) * 1024 / MB
-        return max(self.rss_mb, default=0.0)
+        """The kernel's own high-water marks of resident memory, of both together."""
+        peak_kib = 0
+        for pid in self._family():
+            lines = Path(f"/proc/{pid}/status").read_text().splitlines()
+            peak_kib += sum(int(line.split()[1]) for line in lines if line.startswith("VmHWM:"))
+        return peak_kib * 1024 / MB
 
     def wait_ready(self) -> dict[str, Any]:
         """engine.json, once the engine says it is ready. Raises DemoFailed with the log's end."""

@@ -1,6 +1,6 @@
-"""The seal thread: everything behind the hot files that may take its time.
+"""The tiers thread: everything behind the hot files that may take its time.
 
-Owns when hot files are sealed, snapshots reach the disk, small logs are merged, and up to where the
+Owns when hot files are sealed (the work is ingest.sealing's), snapshots reach the disk, small logs are merged, and up to where the
 journal may be cut. Touches none of Judge's arrays: it is given copies.
 """
 
@@ -16,10 +16,10 @@ from typing import Any
 
 from anomaly.alerts.outbox import Outbox
 from ingest.lakelogs import alerts_table
+from ingest.sealing import SealFailed, SealProcess
 from storage import snapshot
 from storage.hot import HotTier
 from storage.logs import ParquetLog
-from storage.sealed import Sealer
 from storage.settings import SealedSettings
 
 log = logging.getLogger("yuzui.tiers")
@@ -49,13 +49,14 @@ class Tiers(threading.Thread):
         root: Path,
         settings: SealedSettings,
         hot: HotTier,
-        sealer: Sealer,
+        sealer: SealProcess,
+        main_seq: int,
         quarantine: ParquetLog,
         alerts: ParquetLog,
         outbox: Outbox,
         cut: Callable[[int], int],
     ) -> None:
-        super().__init__(name="seal", daemon=True)
+        super().__init__(name="tiers", daemon=True)
         self._root = root
         self._settings = settings
         self._hot = hot
@@ -75,7 +76,10 @@ class Tiers(threading.Thread):
         self.seal_s = 0.0
         self.sealed_rows = 0
         self.hot_rows = 0
-        self.main_seq = sealer.watermarks()[0]
+        self.main_seq = main_seq
+        self.late_seq = -1
+        self.seal_fault = ""
+        self._sealing = False
 
     def offer_snapshot(self, seq: int, arrays: dict[str, Any], meta: dict[str, Any]) -> None:
         """Called on the judge thread with copies; a newer offer replaces one not yet begun."""
@@ -97,7 +101,7 @@ class Tiers(threading.Thread):
             self.turn()
         except BaseException as failure:
             self.failure = failure
-            log.critical("sealing failed", exc_info=failure)
+            log.critical("tiers failed", exc_info=failure)
 
     def turn(self) -> None:
         """Whatever is due."""
@@ -106,10 +110,11 @@ class Tiers(threading.Thread):
         now = time.monotonic()
         waiting = self._hot.pending(self.main_seq)
         self.hot_rows = sum(f.rows for f in waiting)
-        if waiting and (
-            now - self._sealed_at >= self._settings.seal_s or self.hot_rows >= self._settings.rows_max
-        ):
-            self._seal(now, max(f.last for f in waiting if not f.late))
+        due = now - self._sealed_at >= self._settings.seal_s or self.hot_rows >= self._settings.rows_max
+        if self._sealing:
+            self._hear_sealer(now)
+        elif waiting and due and not self._stopping:
+            self._begin_seal(now, max(f.last for f in waiting if not f.late))
         if now - self._merged_at >= MERGE_S:
             self._merged_at = now
             for small in (self._quarantine, self._alerts):
@@ -134,16 +139,37 @@ class Tiers(threading.Thread):
         self._snapshot_seqs = [*self._snapshot_seqs[-1:], offer.seq]
         self._cut_journal()
 
-    def _seal(self, now: float, upto_seq: int) -> None:
-        report = self._sealer.seal(upto_seq)
-        self.main_seq = report.main_seq
+    def _begin_seal(self, now: float, upto_seq: int) -> None:
         self._sealed_at = now
+        try:
+            self._sealer.begin(upto_seq, grace_s=self._settings.grace_s)
+            self._sealing = True
+        except SealFailed as failed:
+            self._seal_failed(failed)
+
+    def _hear_sealer(self, now: float) -> None:
+        try:
+            report = self._sealer.result()
+        except SealFailed as failed:
+            self._sealing = False
+            self._seal_failed(failed)
+            return
+        if report is None:
+            return
+        self._sealing = False
+        self.seal_fault = ""
+        self.main_seq = report.main_seq
+        self.late_seq = report.late_seq
         self.seals += 1
         self.seal_s = report.wall_s
         self.sealed_rows += report.main_rows + report.late_rows
         self._hot.drop(report.main_seq, report.late_seq, self._settings.grace_s, now)
-        self._sealer.drop_replaced(self._settings.grace_s, now)
         self._cut_journal()
+
+    def _seal_failed(self, failed: SealFailed) -> None:
+        """Hot files and journal stand, so nothing is lost; it is tried again when the next seal is due."""
+        self.seal_fault = str(failed)
+        log.error("sealing failed, trying again in %d s: %s", self._settings.seal_s, failed)
 
     def _cut_journal(self) -> None:
         """Everything below the older of the two kept snapshots and below what is sealed can be made again."""

@@ -13,6 +13,8 @@ from collections import deque
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from ingest.ops import COUNTERS
+
 if TYPE_CHECKING:
     from ingest.app import App
 
@@ -72,6 +74,7 @@ class Vitals:
         usage = resource.getrusage(resource.RUSAGE_SELF)
         free = shutil.disk_usage(app.root).free
         now: dict[str, Any] = {
+            **dict.fromkeys(COUNTERS, 0),
             **wire.messages.counts,
             **judge.total,
             **app.deliverer.counters,
@@ -84,6 +87,7 @@ class Vitals:
             },
             "stale_receipts": app.poller.counters.get("receipts_stale", 0),
             "refused": dict(wire.messages.refused_by_reason),
+            "pid": os.getpid(),
             "acknowledged_messages": wire.acknowledged_messages,
             "commits": committer.commits,
             "readings_per_s": self._rate(),

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import io
 import json
 import os
 import signal
@@ -14,9 +16,11 @@ import urllib.request
 from collections.abc import Callable, Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
 import duckdb
 
+from ingest.cli import main
 from ingest.simulate.city import generate, write
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -175,6 +179,21 @@ class EngineProcess:
         )
         return settled
 
+    def counted(self, received: int, timeout_s: float = 30.0) -> dict[str, Any]:
+        """Wait until ``received`` readings came since the start and each is accounted for; the vitals then."""
+        ways = ("main", "late_pending", "repeats", "quarantined", "retained_ignored")
+        seen: dict[str, Any] = {}
+
+        def all_found() -> bool:
+            seen.update(self.vitals())
+            return bool(seen["received"] == received == sum(seen.get(way, 0) for way in ways))
+
+        try:
+            until(all_found, f"{received} readings received and accounted for", timeout_s)
+        except AssertionError as late:
+            raise AssertionError(f"{late}\n{ {k: seen.get(k) for k in ('received', *ways)} }") from None
+        return seen
+
     def signal(self, number: signal.Signals) -> None:
         """Send it to the process."""
         assert self._process is not None
@@ -264,3 +283,26 @@ def run_yuzui(
         cwd=ROOT, input=stdin, capture_output=True, text=True, timeout=timeout_s, check=False,
         env={**os.environ, "PYTHONPATH": str(ROOT), **(env or {})},
     )  # fmt: skip
+
+
+def yuzui_here(
+    *arguments: str, stdin: str = "", env: Mapping[str, str] | None = None
+) -> subprocess.CompletedProcess[str]:
+    """Like ``run_yuzui`` in this process: from argv to the exit code, without the second of imports."""
+    out, err = (io.TextIOWrapper(io.BytesIO(), "utf-8", write_through=True) for _ in range(2))
+    code: object = 0
+    with (
+        mock.patch.object(sys, "argv", ["yuzui", *arguments]),
+        mock.patch.object(sys, "stdin", io.StringIO(stdin)),
+        mock.patch.dict(os.environ, env or {}),
+        contextlib.chdir(ROOT),
+        contextlib.redirect_stdout(out),
+        contextlib.redirect_stderr(err),
+    ):
+        try:
+            main()
+        except SystemExit as leave:
+            code = leave.code
+    assert isinstance(code, int)
+    said = [stream.buffer.getvalue().decode() for stream in (out, err)]
+    return subprocess.CompletedProcess(arguments, code, *said)

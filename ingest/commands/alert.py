@@ -11,7 +11,7 @@ import click
 import orjson
 
 from ingest.cli import config_option, json_option
-from ingest.commands.common import load_or_fail
+from ingest.commands.common import engine_vitals, load_or_fail
 
 if TYPE_CHECKING:
     from anomaly.alerts.outbox import Outbox
@@ -103,6 +103,10 @@ def test(config_path: str, target: tuple[str, ...]) -> None:
     if unknown := sorted(set(names) - {w.name for w in config.webhook}):
         raise click.ClickException(f"no [[webhook]] named {', '.join(unknown)}")
     outbox = open_outbox(config)
+    if engine_vitals(Path(config.data.dir)) is None:
+        raise click.ClickException(
+            "no engine answers for this data folder, so nobody would send it: `yuzui run`"
+        )
     sent = dict(zip(outbox.send_test(names), names, strict=True))
     told: dict[str, str] = {}
     end = time.monotonic() + ANSWER_S_MAX
@@ -115,7 +119,7 @@ def test(config_path: str, target: tuple[str, ...]) -> None:
         time.sleep(LOOK_S)
     for name in names:
         if name not in told:
-            click.echo(f"{name}: not sent in {ANSWER_S_MAX:g} s; is the engine running?")
+            click.echo(f"{name}: no answer in {ANSWER_S_MAX:g} s; see `yuzui outbox list`")
         else:
             click.echo(
                 f"{name}: {told[name] + '; see `yuzui outbox list`' if told[name] else 'answered 2xx'}"

@@ -18,6 +18,8 @@ from ingest.configfile import ConfigFaults, load
 
 ENGINE_FILE = "engine.json"
 """In the data folder: pid and ports of the engine that holds its lock."""
+ANSWER_S_MAX = 5.0
+"""For its health; the engine answers in milliseconds or its loop hangs."""
 
 
 def load_or_fail(path: str) -> Config:
@@ -42,15 +44,19 @@ def engine_vitals(folder: Path) -> dict[str, Any] | None:
     """/healthz of the engine running on a data folder; None where none answers."""
     try:
         engine = json.loads((folder / ENGINE_FILE).read_text())
-        with urllib.request.urlopen(
-            f"http://{engine['ops_host']}:{engine['ops_port']}/healthz", timeout=5
-        ) as answer:
-            vitals: dict[str, Any] = json.load(answer)
-            return vitals
-    except urllib.error.HTTPError as answer:
-        if answer.code == 503:
-            unready: dict[str, Any] = json.load(answer)
-            return unready
-        return None
+        vitals = _healthz(f"http://{engine['ops_host']}:{engine['ops_port']}/healthz")
+        # After a kill the file stays, and another folder's engine may have taken the port.
+        return vitals if vitals.get("pid") == engine["pid"] else None
     except (OSError, ValueError, KeyError):
         return None
+
+
+def _healthz(url: str) -> dict[str, Any]:
+    """What it answers, ready (200) or not (503). Raises OSError, ValueError."""
+    try:
+        answer = urllib.request.urlopen(url, timeout=ANSWER_S_MAX)
+    except urllib.error.HTTPError as unready:
+        answer = unready
+    with answer:
+        found: dict[str, Any] = json.load(answer)
+        return found

@@ -17,6 +17,7 @@ from ingest.commands.common import data_dir
 from ingest.decode.reasons import REASONS
 
 if TYPE_CHECKING:
+    from storage.journal_reader import JournalReader
     from storage.segment import Record
 
 LOOK_S = 0.1
@@ -69,16 +70,30 @@ def _records(root: Path, from_start: bool) -> Iterator[list[Record]]:
 
     folder = root / "journal"
     segments = list_segments(folder)
+    if not segments:
+        raise click.ClickException(f"no journal in {root}: is the engine running on this data folder?")
     begin = segments[0] if from_start else segments[-1]
     reader = JournalReader(folder, begin[0])
     if not from_start:
-        while reader.read():
+        while _read(reader):
             pass  # to the end of the newest segment: what arrives from now on is shown
     while True:
-        records = reader.read()
+        records = _read(reader)
         yield [r for r in records if r.type in (RecordType.READINGS, RecordType.QUARANTINE)]
         if not records:
             time.sleep(LOOK_S)
+
+
+def _read(reader: JournalReader) -> list[Record]:
+    """The next records; over a hole, once it is told, for a slow reader may meet the engine's cut."""
+    from storage.journal_reader import JournalCorrupt, JournalCut
+
+    while True:
+        try:
+            return reader.read()
+        except (JournalCut, JournalCorrupt) as hole:
+            click.echo(f"going on behind a hole: {hole}", err=True)
+            reader.seek(hole.next_seq)
 
 
 def _at(us: int) -> str:

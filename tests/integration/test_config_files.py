@@ -6,19 +6,19 @@ import json
 import shutil
 from pathlib import Path
 
-from tests.engines import ROOT, run_yuzui
+from tests.engines import ROOT, yuzui_here
 
 
 def test_the_smallest_config_is_right_once_it_has_a_point(tmp_path: Path) -> None:
     """configs/first.toml, its data folder and ports from the environment."""
     env = {"YUZUI_DATA": str(tmp_path / "data"), "YUZUI_PORT": "18830", "YUZUI_OPS_PORT": "18831"}
     config = ("-c", str(ROOT / "configs" / "first.toml"))
-    missing = run_yuzui("check", *config, env=env)
+    missing = yuzui_here("check", *config, env=env)
     assert missing.returncode == 2
     assert "points.csv" in missing.stderr
     point = ("--point-id", "p", "--source", "mine", "--kind", "river_level", "--topic", "site/gw1/p")
-    assert run_yuzui("points", "add", *config, *point, env=env).returncode == 0
-    right = run_yuzui("check", *config, env=env)
+    assert yuzui_here("points", "add", *config, *point, env=env).returncode == 0
+    right = yuzui_here("check", *config, env=env)
     assert right.returncode == 0, right.stderr
     assert "1 points of 1 kinds" in right.stdout
     assert "127.0.0.1:18830" in right.stdout
@@ -28,10 +28,10 @@ def test_the_smallest_config_is_right_once_it_has_a_point(tmp_path: Path) -> Non
 def test_the_demo_city_is_right_with_a_generated_registry(tmp_path: Path) -> None:
     """configs/chengdu/yuzui.toml and its drop-in kinds, with 3,000 generated points: no fault, every kind known."""
     points = tmp_path / "points.parquet"
-    made = run_yuzui("points", "generate", "--points", "3000", "--out", str(points))
+    made = yuzui_here("points", "generate", "--points", "3000", "--out", str(points))
     assert made.returncode == 0, made.stderr
     env = {"YUZUI_POINTS": str(points), "YUZUI_DATA": str(tmp_path / "data")}
-    told = run_yuzui("check", "-c", str(ROOT / "configs" / "chengdu" / "yuzui.toml"), "--json", env=env)
+    told = yuzui_here("check", "-c", str(ROOT / "configs" / "chengdu" / "yuzui.toml"), "--json", env=env)
     assert told.returncode == 0, told.stdout + told.stderr
     found = json.loads(told.stdout)
     assert (found["points"], found["faults"], len(found["sources"])) == (3000, 0, 6)
@@ -44,7 +44,7 @@ def test_the_sample_with_every_option_is_right(tmp_path: Path) -> None:
     (tmp_path / "points.csv").write_text(
         "point_id,source,kind,topic,gateway_id\np1,chengdu-flood,waterlogging,cd/gw1/p1,gw1\n"
     )
-    told = run_yuzui("check", "-c", str(tmp_path / "sample.toml"), "--json")
+    told = yuzui_here("check", "-c", str(tmp_path / "sample.toml"), "--json")
     assert told.returncode == 0, told.stdout + told.stderr
     found = json.loads(told.stdout)
     assert (found["points"], found["faults"]) == (1, 0)

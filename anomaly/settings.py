@@ -72,7 +72,7 @@ class WebhookSettings(Settings):
     notification carries a signature of both."""
     severity_min: int = Field(1, ge=1, le=4)
     timeout_s: float = Field(15.0, gt=0, le=60)
-    concurrency_max: int = Field(16, ge=1, le=256)
+    concurrency_max: int = Field(64, ge=1, le=256)
     """Calls in the air at once to this target; one alert's calls always go in order."""
     give_up_s: float = Field(86_400.0, gt=0)
     """After this long without a 2xx a notification goes to the dead letters. They can be sent again."""

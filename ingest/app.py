@@ -229,7 +229,6 @@ class App:
             snapshot_seq=snapshot_seq,
             hot_seq=self._hot_seq,
             effects_seq=effects_seq,
-            quarantine_seq=self._quarantine.last,
             journal_seq=self.committer.journal.last_seq,
         )
 
@@ -334,7 +333,8 @@ class App:
         loop = asyncio.get_running_loop()
         self._stop.set()
         self.wire.stop()
-        await self._tasks[0]
+        # Wire ended by itself? What it received stands in the journal all the same.
+        await asyncio.gather(self._tasks[0], return_exceptions=True)
         self.poller.close()
         self.judge.stop_at(self.committer.journal.last_seq)
         await loop.run_in_executor(None, self.judge.join)

@@ -45,19 +45,17 @@ class Resume:
     snapshot_seq  the state restored; records after it are read again
     hot_seq       rows of records up to here are already in hot or sealed files
     effects_seq   alerts of records up to here are already in the outbox
-    quarantine_seq  refusals up to here are already in the lake
     journal_seq   the journal's last record when this engine started
     """
 
     snapshot_seq: int
     hot_seq: int
     effects_seq: int
-    quarantine_seq: int
     journal_seq: int
 
     def border_after(self, seq: int) -> int | None:
         """The next position at which something changes from "already written" to "to be written"."""
-        borders = (self.hot_seq, self.effects_seq, self.quarantine_seq, self.journal_seq)
+        borders = (self.hot_seq, self.effects_seq, self.journal_seq)
         ahead = [b for b in borders if b > seq]
         return min(ahead) if ahead else None
 
@@ -196,9 +194,9 @@ class Judge(threading.Thread):
             self._late.append(judged.late)
 
     def _keep_refusals(self, record: Record) -> None:
-        if record.seq > self._resume.quarantine_seq:
-            refusals = decode_quarantine(record.body)
-            self._refusals += [((record.seq << POS_ROW_BITS) + row, r) for row, r in enumerate(refusals)]
+        # Written again after a restart: their ids are the same, and the lake shows each id once.
+        refusals = decode_quarantine(record.body)
+        self._refusals += [((record.seq << POS_ROW_BITS) + row, r) for row, r in enumerate(refusals)]
 
     def _on_tick(self, record: Record) -> None:
         tick = decode(record.type, record.body)

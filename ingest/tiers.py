@@ -1,7 +1,7 @@
 """The tiers thread: everything behind the hot files that may take its time.
 
-Owns when hot files are sealed (the work is ingest.sealing's), snapshots reach the disk, small logs are merged, and up to where the
-journal may be cut. Touches none of Judge's arrays: it is given copies.
+Owns when hot files are sealed (the work is ingest.sealing's), when snapshots reach the disk and small logs are
+merged, and up to where the journal may be cut. Touches none of Judge's arrays: it is given copies.
 """
 
 from __future__ import annotations
@@ -127,6 +127,8 @@ class Tiers(threading.Thread):
         first, rows = self._alerts.last + 1, self._outbox.export_since(self._alerts.last)
         if rows:
             self._alerts.append(first, rows[-1]["rowid"], alerts_table(rows))
+            # At once, for the names say how far the export came: a lost file would be a hole for ever.
+            self._alerts.sync()
 
     def _keep_snapshot(self) -> None:
         offer, self._offer = self._offer, None

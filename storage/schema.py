@@ -1,7 +1,7 @@
 """The shape of every Parquet file of the lake: columns, types, encodings, and the words in its metadata.
 
 Owns the Arrow schemas and the way a ReadingBatch becomes rows on disk. Knows no paths and opens no file;
-storage/FORMAT.lake.md says the same for people.
+storage/FORMAT.md says the same for people.
 
 Types are those that Delta, DuckDB, Polars and Spark read alike: Delta has no unsigned numbers, so flags
 are int8 and the check bits int32.

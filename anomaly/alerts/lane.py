@@ -83,7 +83,8 @@ class Lane:
         self._retry_s = retry_s
         self._waiting: dict[str, Notice] = {}
         self._in_air: dict[str, Notice] = {}
-        self._fresh: deque[Notice] = deque()
+        self._news: deque[Notice] = deque()
+        self._steps: deque[Notice] = deque()
         self._retries: list[tuple[int, int, Notice]] = []
         self._paused_until = 0
         self.disabled = False
@@ -120,10 +121,12 @@ class Lane:
         """The next notification to send, now in the air; None where nothing may go."""
         if self.disabled or now < self._paused_until or len(self._in_air) >= self._in_air_max:
             return None
-        while self._fresh:
-            notice = self._fresh.popleft()
-            if self._lift(notice):
-                return notice
+        # A new alert before the next step of one that people know of, and both before retries.
+        for queue in (self._news, self._steps):
+            while queue:
+                notice = queue.popleft()
+                if self._lift(notice):
+                    return notice
         while self._retries and self._retries[0][0] <= now:
             notice = heapq.heappop(self._retries)[2]
             if self._lift(notice):
@@ -134,7 +137,7 @@ class Lane:
         """When ``take`` may next give something without an answer coming in first, µs; None for never."""
         if self.disabled or len(self._in_air) >= self._in_air_max:
             return None
-        if self._fresh:
+        if self._news or self._steps:
             return max(now, self._paused_until)
         return max(self._retries[0][0], self._paused_until) if self._retries else None
 
@@ -170,7 +173,8 @@ class Lane:
             Settlement(n.rowid, DEAD, n.attempts, now, "target is gone (410)") for n in self._waiting.values()
         ]
         self._waiting.clear()
-        self._fresh.clear()
+        self._news.clear()
+        self._steps.clear()
         self._retries.clear()
         return gone
 
@@ -180,7 +184,7 @@ class Lane:
 
     def _schedule(self, notice: Notice) -> None:
         if notice.attempts == 0:
-            self._fresh.append(notice)
+            (self._news if notice.revision == 1 else self._steps).append(notice)
         else:
             heapq.heappush(self._retries, (notice.next_at, notice.rowid, notice))
 

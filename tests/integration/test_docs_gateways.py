@@ -12,7 +12,9 @@ import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
+import duckdb
 import pytest
 
 from tests.engines import ROOT, free_port, until
@@ -43,7 +45,7 @@ class Shell:
     """The reader's terminal: the repository's root, the page's commands, ports and data of our own."""
 
     def __init__(self, folder: Path) -> None:
-        self.port, ops = free_port(), free_port()
+        self.port, ops, self.data = free_port(), free_port(), folder / "data"
         tools = folder / "bin"
         tools.mkdir()
         # scripts/yuzui sets up a fresh clone first; here that is done, so its command is run directly.
@@ -51,7 +53,7 @@ class Shell:
         if MOSQUITTO_PUB is None:
             self._tool(tools / "mosquitto_pub", _PAHO.format(python=sys.executable))
         self.env = {
-            **os.environ, "YUZUI_DATA": str(folder / "data"), "YUZUI_PORT": str(self.port),
+            **os.environ, "YUZUI_DATA": str(self.data), "YUZUI_PORT": str(self.port),
             "YUZUI_OPS_PORT": str(ops), "PYTHONPATH": str(ROOT), "PATH": f"{tools}:{os.environ['PATH']}",
         }  # fmt: skip
         self.background: list[subprocess.Popen[str]] = []
@@ -102,9 +104,12 @@ class Shell:
             == 0
         )
 
-    def sql(self, query: str) -> list[str]:
-        """Lines of a query as CSV, without the head."""
-        return self.run(f'yuzui sql -c configs/first.toml --format csv "{query}"').splitlines()[1:]
+    def lake(self, query: str) -> list[tuple[Any, ...]]:
+        """Rows of a query by plain DuckDB."""
+        with duckdb.connect() as con:
+            con.execute((self.data / "lake.sql").read_text())
+            rows: list[tuple[Any, ...]] = con.execute(query).fetchall()
+            return rows
 
 
 @pytest.fixture(scope="module")
@@ -123,10 +128,10 @@ def test_four_commands_lead_from_a_clone_to_ones_own_reading(shell: Shell) -> No
     assert len(lines) == 4
     for line in lines[:3]:
         shell.run(line)
-    until(
-        lambda: "3.62" in (shown := shell.run(lines[3])) and "my-level" in shown,
-        "the reading stands in DuckDB",
-    )
+    until(lambda: shell.lake("SELECT value FROM readings") == [(3.62,)], "the reading stands in DuckDB")
+    shown = shell.run(lines[3])
+    assert "my-level" in shown
+    assert "3.62" in shown
 
 
 def test_every_payload_of_the_page_ends_in_readings(shell: Shell) -> None:
@@ -138,7 +143,7 @@ def test_every_payload_of_the_page_ends_in_readings(shell: Shell) -> None:
     assert shell.background.pop().wait(30) == 0
     shell.run("scripts/yuzui run -c configs/first.toml &")
     start = time.time_ns() // 1_000_000
-    stored = int(shell.sql("SELECT count(*) FROM readings")[0])
+    [(stored,)] = shell.lake("SELECT count(*) FROM readings")
     with Talker(shell.port, v5=True) as gateway:
         for number, (topic, payload) in enumerate(PAYLOADS):
             # Several readings of a block may be of one point: each has its own moment, a second later.
@@ -149,10 +154,10 @@ def test_every_payload_of_the_page_ends_in_readings(shell: Shell) -> None:
             text = text.replace("NOW_ISO", iso.isoformat(timespec="milliseconds"))
             assert gateway.say(topic, text.encode()) == 0, f"{topic} {text}"
             stored += max(1, payload.count('"ts"'))
-    until(lambda: shell.sql("SELECT count(*) FROM readings") == [str(stored)], f"{stored} readings stand")
-    assert shell.sql("SELECT count(*) FROM quarantine") == ["0"]
+    until(lambda: shell.lake("SELECT count(*) FROM readings") == [(stored,)], f"{stored} readings stand")
+    assert shell.lake("SELECT * FROM quarantine") == []
     flags = "SELECT DISTINCT flag FROM readings WHERE value IS NULL OR device_flag = 3 ORDER BY 1"
-    assert shell.sql(flags) == ["3", "9"]
+    assert shell.lake(flags) == [(3,), (9,)]
 
 
 def test_the_reasons_and_limits_of_the_page_are_those_of_the_code() -> None:

@@ -56,8 +56,9 @@ def engine(tmp_path_factory: pytest.TempPathFactory) -> Iterator[EngineProcess]:
     running = EngineProcess(folder, config).start()
     yield running
     assert running.get("/readyz") == 200
-    assert running.quiet()["conservation_gap"] == 0
+    assert running.vitals()["conservation_gap"] == 0
     assert running.stop() == 0
+    assert "conservation broken" not in running.log.read_text()
 
 
 def talker(engine: EngineProcess, name: str = "all", *, v5: bool = False) -> Talker:

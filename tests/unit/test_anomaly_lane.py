@@ -132,3 +132,14 @@ def test_what_an_operator_dropped_is_not_sent() -> None:
     assert taken is not None
     assert taken.rowid == 2
     assert one.take(0) is None
+
+
+def test_a_new_alert_goes_before_the_next_step_of_a_known_one() -> None:
+    one = lane(in_air_max=1)
+    for number, (alert, revision) in enumerate((("known", 2), ("other", 3), ("new", 1))):
+        one.add(notice(number, alert, revision))
+    order = []
+    while (sent := one.take(0)) is not None:
+        order.append(sent.alert_id)
+        one.land(sent, Answer(), 0)
+    assert order == ["new", "known", "other"]

@@ -11,10 +11,15 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import duckdb
+import numpy as np
 import pytest
 
+from anomaly.engine import Engine
+from ingest.configfile import load
 from ingest.simulate.judge_ledger import Verdict, verdict
 from ingest.simulate.run import SimulateOptions, SimulateReport, simulate
+from storage import pointmap
+from storage.batch import RawBatch
 from tests.brokers import Mosquitto, needs_mosquitto
 from tests.engines import ROOT, EngineProcess, city_config, free_port, until
 
@@ -77,6 +82,23 @@ def kill_again_and_again(
     return kills
 
 
+def level_alerts(engine: EngineProcess) -> tuple[set[str], set[str]]:
+    """(ids in the lake, ids an engine that was never killed gives for the lake's readings), of level alerts."""
+    config = load(engine.config)
+    table = pointmap.load(engine.data)
+    assert table is not None
+    con = duckdb.connect()
+    con.execute((engine.data / "lake.sql").read_text())
+    told = {row[0] for row in con.execute("SELECT id FROM alerts WHERE rule = 'level'").fetchall()}
+    rows = con.sql("SELECT point, epoch_us(time) AS time, value FROM readings ORDER BY time, point")
+    found = rows.to_arrow_table()
+    point, time_us = found["point"].to_numpy().astype(np.int32), found["time"].to_numpy()
+    judge = Engine(pointmap.point_table(table), config.kinds, config.checks)
+    raw = RawBatch(point, time_us, time_us, found["value"].to_numpy(), np.zeros(len(point), np.uint8))
+    events = judge.judge(raw, np.arange(len(point), dtype=np.int64)).events
+    return told, {event.id for event in events if event.rule == "level"}
+
+
 def run(
     folder: Path, engine: EngineProcess, target: str, kills: int, seed: int, **options: object
 ) -> tuple[Verdict, Watcher, int]:
@@ -102,6 +124,11 @@ def run(
     vitals = engine.vitals()
     print(f"{killed} kills; {found}; {watcher.looks} looks; {reports[0].resent_messages} messages resent")
     assert vitals["conservation_gap"] == 0
+    until(lambda: engine.vitals()["outbox_waiting"] == 0, "alerts exported", 30)
+    told, due = level_alerts(engine)
+    print(f"{len(told)} alerts told, {len(due)} due")
+    assert told == due, "no alert is lost, doubled or made up by a kill"
+    assert len(due) > 20
     assert engine.stop() == 0
     return found, watcher, killed
 

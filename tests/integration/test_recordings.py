@@ -81,7 +81,9 @@ def test_a_year_of_river_water_stands_value_for_value_and_missing_codes_as_null(
     assert (found.lost, found.duplicates, found.wrong, found.invented) == (0, 0, 0, 0), found.examples
     con = duckdb.connect()
     con.execute((engine.data / "lake.sql").read_text())
-    stored = pl.DataFrame(con.sql("SELECT point_id, value FROM readings ORDER BY point_id, time").to_arrow_table())
+    stored = pl.DataFrame(
+        con.sql("SELECT point_id, value FROM readings ORDER BY point_id, time").to_arrow_table()
+    )
     expected = readings.with_columns(value=pl.when(pl.col("value") != -9999.0).then("value")).sort(
         "point_id", "time"
     )

@@ -127,3 +127,33 @@ def test_scripts_are_executable_and_parse(script: str) -> None:
     path = ROOT / script
     assert path.stat().st_mode & 0o111
     assert subprocess.run(["bash", "-n", str(path)], check=False).returncode == 0
+
+
+@pytest.mark.parametrize(
+    ("fake", "says"),
+    [
+        ('case "$2" in *venv*) exit 1;; *print*) echo 3.11;; *) exit 0;; esac', "no venv module"),
+        ('case "$1" in --version) echo Python 3.9.2;; *) exit 1;; esac', "3.11 or newer"),
+    ],
+    ids=["python3 without venv", "python3 too old"],
+)
+def test_set_up_says_in_one_line_what_is_missing_and_exits_3(tmp_path: Path, fake: str, says: str) -> None:
+    for part in ("scripts", "requirements"):
+        shutil.copytree(ROOT / part, tmp_path / part)
+    shutil.copy(ROOT / "pyproject.toml", tmp_path)
+    tools = tmp_path / "bin"
+    tools.mkdir()
+    for name in ("python3", "python3.14", "python3.13", "python3.12", "python3.11"):
+        (tools / name).write_text(f"#!/bin/sh\n{fake}\n")
+        (tools / name).chmod(0o755)
+    done = subprocess.run(
+        ["bash", "scripts/demo"],
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        check=False,
+        env={"PATH": f"{tools}:/usr/bin:/bin"},
+        timeout=30,
+    )
+    assert done.returncode == 3
+    assert says in done.stderr

@@ -94,7 +94,8 @@ class SubscriberSettings(Settings):
     """Connections that all take `filters`; above 1 every filter must be a `$share`."""
     qos: Literal[0, 1, 2] = 1
     client_id: str = "yuzui"
-    """Stable: the broker keeps our session under it. A number is appended for each connection."""
+    """Stable: the broker keeps our session under it. The subscriber's name and a number for each connection are
+    appended."""
     clean_session: bool = False
     session_expiry_s: int = Field(86_400, ge=0)
     protocol: Literal["auto", "5", "3.1.1"] = "auto"

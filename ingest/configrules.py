@@ -9,7 +9,7 @@ from __future__ import annotations
 import base64
 import binascii
 import ipaddress
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from itertools import pairwise
 from pathlib import Path
 from typing import Any, TypeVar
@@ -50,7 +50,6 @@ def rule_faults(tables: dict[str, Any], broken: set[Loc]) -> Found:
         yield from _ports(listener, ops)
     for loc, subscriber in subscribers:
         yield from _subscriber(loc, subscriber)
-    yield from _client_ids(subscribers)
     for source_loc, source in sources:
         yield from _source(source_loc, source)
     for webhook_loc, webhook in webhooks:
@@ -181,16 +180,6 @@ def _filter(loc: Loc, text: str) -> Found:
         yield loc, "not a topic filter: empty, too long, or with a NUL"
     elif any(level not in ("+", "#") for level in wild) or "#" in levels[:-1]:
         yield loc, "not a topic filter: + stands for one whole level, # for all that follow, at the end"
-
-
-def _client_ids(subscribers: Iterable[tuple[Loc, SubscriberSettings]]) -> Found:
-    first: dict[tuple[str, str], Loc] = {}
-    for loc, subscriber in subscribers:
-        key = (subscriber.url.rstrip("/"), subscriber.client_id)
-        if key in first:
-            other = f"$.subscriber[{first[key][1]}]"
-            yield (*loc, "client_id"), f"the same as {other} at the same broker: each would evict the other"
-        first.setdefault(key, loc)
 
 
 def _source(loc: Loc, source: SourceSettings) -> Found:

@@ -26,10 +26,12 @@ def command(config_path: str, clock: str, drill: bool) -> None:
     """Run until Ctrl-C or SIGTERM; then drain, commit, acknowledge and stop."""
     from ingest import oplog
     from ingest.app import App, CannotStart, EngineFailed, RunMarks
+    from ingest.openfiles import raise_open_files
     from ingest.points import RegistryFaults
     from storage.lock import DataLocked
 
     config = load_or_fail(config_path)
+    raise_open_files()
     oplog.set_up(config.log.level, config.log.format)
 
     async def engine() -> None:

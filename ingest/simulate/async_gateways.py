@@ -24,6 +24,7 @@ import numpy as np
 import uvloop
 from paho.mqtt import client as mqtt
 
+from ingest.openfiles import raise_open_files
 from ingest.simulate.async_steps import Gateway, Step
 from ingest.simulate.encode import MQTT_5, PACKET_IDS
 from ingest.simulate.ledger import ABSENT, Chunk, Ledger
@@ -352,6 +353,7 @@ async def _main(plan: Plan) -> None:
 
 def main() -> None:
     """Read the plan, speak, report."""
+    raise_open_files()
     uvloop.run(_main(Plan.from_json(sys.stdin.buffer.readline().decode())))
 
 

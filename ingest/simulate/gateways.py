@@ -21,6 +21,7 @@ from pathlib import Path
 
 import numpy as np
 
+from ingest.openfiles import raise_open_files
 from ingest.simulate.encode import Encoder, Form
 from ingest.simulate.ledger import ABSENT, Ledger
 from ingest.simulate.publisher import DISCONNECT, KEEPALIVE_S, PINGREQ, Parcel, Publisher, RefusedError
@@ -385,6 +386,7 @@ def _never() -> bool:
 
 def main() -> None:
     """Read the plan, speak, report."""
+    raise_open_files()
     plan = Plan.from_json(sys.stdin.buffer.readline().decode())
     speaker = RawSpeaker(plan)
     # What was built lives as long as the process: the collector need not walk it again and again.

@@ -20,14 +20,15 @@ from pathlib import Path
 
 from aiohttp import web
 
-from anomaly.alerts.delivery import Deliverer
 from anomaly.alerts.outbox import Outbox
+from anomaly.alerts.signature import keys_of
 from anomaly.engine import Engine
 from ingest import ops
 from ingest.commands.common import ENGINE_FILE
 from ingest.committer import Committer
 from ingest.config import Config
 from ingest.credentials import Credentials, CredentialsFault
+from ingest.delivering import Delivery
 from ingest.judge import Judge, Resume
 from ingest.mqtt.links import LinkEvent, slices_of
 from ingest.mqtt.poller import Poller
@@ -114,7 +115,7 @@ class App:
         self.tiers: Tiers
         self.poller: Poller
         self.wire: Wire
-        self.deliverer: Deliverer
+        self.deliverer: Delivery
         self._stop = asyncio.Event()
         self._tasks: list[asyncio.Task[None]] = []
         self._ops: web.AppRunner | None = None
@@ -173,7 +174,12 @@ class App:
         self._load_points()
         self._open_tiers()
         resume = self._restore(loop)
-        self.deliverer = Deliverer(self.root / "outbox.db", self.config.webhook, self.config.alerts)
+        for number, webhook in enumerate(self.config.webhook):
+            with _mendable(f"$.webhook[{number}].secret"):
+                keys_of(webhook)  # found wrong now, not at the first alert of a night
+        self.deliverer = Delivery(
+            self.root / "outbox.db", self.config.webhook, self.config.alerts, self.config.log
+        )
         reader = JournalReader(self.root / "journal", resume.snapshot_seq + 1)
         feed = Feed(reader, self.committer.tail)
         self._threads(feed, resume)

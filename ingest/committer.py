@@ -28,6 +28,10 @@ EXIT_JOURNAL_FAILED = 74
 """sysexits EX_IOERR: the disk failed an fsync; nothing that was not acknowledged is claimed."""
 FULL_RETRY_S = 1.0
 """Between two attempts to write to a full disk: soon enough to resume by itself, rare enough to be quiet."""
+ROOM_LOOK_S = 1.0
+ROOM_BYTES_MIN = 4 << 20
+"""With less free the disk counts as full. The journal's own room was set aside long ago, so it would notice
+last of all: what it takes in now, hot files and alerts must find room for a moment later."""
 
 
 @dataclass(slots=True)
@@ -47,7 +51,8 @@ class Committer(threading.Thread):
     """Groups that arrive while one fdatasync runs share the next.
 
     Counters (read anywhere): pending_bytes, commits, committed_records, full (the disk is full now),
-    commit_s (durations of the newest commits), oldest_s (age of the oldest group not on disk).
+    room_bytes_min (free bytes it then waits for), commit_s (durations of the newest commits), oldest_s
+    (age of the oldest group not on disk).
     """
 
     def __init__(
@@ -66,6 +71,8 @@ class Committer(threading.Thread):
         self.commits = 0
         self.committed_records = 0
         self.full = False
+        self.room_bytes_min = 0
+        self._looked_at = 0.0
         self.commit_s: deque[float] = deque(maxlen=1024)
 
     @property
@@ -129,33 +136,71 @@ class Committer(threading.Thread):
 
     def _commit_when_there_is_room(self, bodies: Sequence[tuple[RecordType, bytes]]) -> int:
         """Commit, waiting as long as the disk is full: acknowledgements are held, alerts use the reserve."""
+        if self._room_is_low():
+            self._hold(f"fewer than {ROOM_BYTES_MIN} bytes are free")
+            self._wait_for_room(bodies)
         while True:
+            before = self._journal.last_seq
             try:
                 last = self._journal.commit(bodies)
             except JournalFull as full:
-                if not self.full:
-                    log.error("disk full, acknowledgements held until there is room: %s", full)
-                    self._journal.release_reserve()
-                self.full = True
-                self._reopen_when_possible()
-                continue
+                self._hold(str(full))
+                self._wait_for_room(bodies)
+                self._reopen_when_possible(before + 1)
+                if self._journal.last_seq != before + len(bodies):
+                    continue
+                # Only the sync found no room: the group stands, and opening has put it on disk.
+                last = self._journal.last_seq
             if self.full:
                 self.full = False
                 self._journal.restore_reserve()
                 log.warning("disk has room again, acknowledgements go on")
             return last
 
-    def _reopen_when_possible(self) -> None:
+    def _free_bytes(self) -> int:
+        disk = os.statvfs(self._folder)
+        return disk.f_bavail * disk.f_frsize
+
+    def _room_is_low(self) -> bool:
+        now = time.monotonic()
+        if now - self._looked_at < ROOM_LOOK_S:
+            return False
+        self._looked_at = now
+        return self._free_bytes() < ROOM_BYTES_MIN
+
+    def _hold(self, why: str) -> None:
+        self._journal.release_reserve()
+        if not self.full:
+            log.error("disk full, acknowledgements held until there is room: %s", why)
+        self.full = True
+
+    def _wait_for_room(self, bodies: Sequence[tuple[RecordType, bytes]]) -> None:
+        """Until the reserve fits again beside two segments: going on earlier would take the reserve's own
+        room from the alerts and hot files it was given to."""
+        segment = self._settings.segment_bytes
+        group = sum(len(body) for _, body in bodies)
+        self.room_bytes_min = max(
+            self._settings.reserve_bytes + segment + max(segment, group), ROOM_BYTES_MIN
+        )
+        while True:
+            self._pause()
+            if self._free_bytes() >= self.room_bytes_min:
+                return
+
+    def _reopen_when_possible(self, next_seq_min: int) -> None:
         self._journal.close()
         while True:
-            time.sleep(FULL_RETRY_S)
-            if self._stopping:
-                raise JournalFailed("the disk is full and the engine was told to stop")
             try:
-                self._journal = Journal.open(self._folder, self._settings)
+                self._journal = Journal.open(self._folder, self._settings, next_seq_min)
             except JournalFull:
+                self._pause()
                 continue
             return
+
+    def _pause(self) -> None:
+        time.sleep(FULL_RETRY_S)
+        if self._stopping:
+            raise JournalFailed("the disk is full and the engine was told to stop")
 
 
 def _run_all(calls: Sequence[Callable[[], None]]) -> None:

@@ -21,11 +21,13 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any, Final
 
+from ingest.fulldisk import is_full
 from storage.sealed import Sealer, SealReport
 from storage.settings import SealedSettings
 
 NICE: Final = 10
-"""A seal may take longer; a reading and an alert may not."""
+"""A seal may take longer; a reading and an alert may not. The process stays in the engine's session: with a session of
+its own Linux would weigh it against the engine as a whole (autogroup), whatever its niceness."""
 LOCK_NAME: Final = "SEALING"
 LOCK_S_MAX: Final = 30.0
 """An old sealer dies with its engine; this long is a kernel that is stuck on the disk."""
@@ -34,7 +36,14 @@ PR_SET_PDEATHSIG: Final = 1
 
 
 class SealFailed(RuntimeError):  # noqa: N818 - says what happened
-    """The process ended or could not seal; nothing is lost, the hot files still stand."""
+    """The process ended or could not seal; nothing is lost, the hot files still stand.
+
+    full  the disk is
+    """
+
+    def __init__(self, message: str, full: bool = False) -> None:
+        super().__init__(message)
+        self.full = full
 
 
 class SealProcess:
@@ -54,7 +63,6 @@ class SealProcess:
             [sys.executable, "-m", "ingest.sealing"],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
-            start_new_session=True,
             bufsize=0,
         )
         assert self._process.stdout is not None
@@ -91,7 +99,7 @@ class SealProcess:
         if said is None:
             return None
         if "fault" in said:
-            raise SealFailed(said["fault"])
+            raise SealFailed(said["fault"], said["full"])
         return SealReport(**said)
 
     def close(self) -> None:
@@ -161,16 +169,21 @@ def main() -> None:
     first = json.loads(sys.stdin.buffer.readline())
     root = Path(first["root"])
     lock = _lock(root)
-    sealer = Sealer(root, SealedSettings(**first["settings"]))
+    settings = SealedSettings(**first["settings"])
+    sealer: Sealer | None = Sealer(root, settings)
+    assert sealer is not None
     main_seq, late_seq = sealer.watermarks()
     _say({"main_seq": main_seq, "late_seq": late_seq})
     for line in sys.stdin.buffer:
         asked = json.loads(line)
         try:
+            # Made anew after a fault, which removes what the broken seal left: on a full disk it is needed.
+            sealer = sealer or Sealer(root, settings)
             report = sealer.seal(asked["upto_seq"])
             sealer.drop_replaced(asked["grace_s"], time.monotonic())
         except Exception as fault:  # told to the engine, which decides; the sealer itself stays
-            _say({"fault": f"{type(fault).__name__}: {fault}"})
+            sealer = None
+            _say({"fault": f"{type(fault).__name__}: {fault}", "full": is_full(fault)})
         else:
             _say(asdict(report))
     os.close(lock)

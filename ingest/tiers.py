@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from anomaly.alerts.outbox import Outbox
+from ingest.fulldisk import FullDisk
 from ingest.lakelogs import alerts_table
 from ingest.sealing import SealFailed, SealProcess
 from storage import snapshot
@@ -28,6 +29,8 @@ LOOK_S = 0.25
 """How often there is looked for work; also how late an alert may reach the lake's `alerts`."""
 MERGE_S = 300.0
 """Small log files are merged this often: a storm writes one a second."""
+FULL_RETRY_S = 10.0
+"""Between two attempts of what found the disk full: each takes room and time that Judge needs more."""
 
 
 OUTBOX_KEPT_US = 30 * 86_400 * 1_000_000
@@ -79,7 +82,9 @@ class Tiers(threading.Thread):
         self.main_seq = main_seq
         self.late_seq = -1
         self.seal_fault = ""
+        self.disk = FullDisk("tiers")
         self._sealing = False
+        self._save_at = 0.0
 
     def offer_snapshot(self, seq: int, arrays: dict[str, Any], meta: dict[str, Any]) -> None:
         """Called on the judge thread with copies; a newer offer replaces one not yet begun."""
@@ -105,39 +110,56 @@ class Tiers(threading.Thread):
 
     def turn(self) -> None:
         """Whatever is due."""
-        self._export_alerts()
+        self.disk.attempt("the export of alerts", self._export_alerts)
         self._keep_snapshot()
         now = time.monotonic()
         waiting = self._hot.pending(self.main_seq)
         self.hot_rows = sum(f.rows for f in waiting)
-        due = now - self._sealed_at >= self._settings.seal_s or self.hot_rows >= self._settings.rows_max
+        # After a fault only by the clock: many rows would have it tried again at every look.
+        many = self.hot_rows >= self._settings.rows_max and not self.seal_fault
+        due = many or now - self._sealed_at >= self._settings.seal_s
         if self._sealing:
             self._hear_sealer(now)
         elif waiting and due and not self._stopping:
             self._begin_seal(now, max(f.last for f in waiting if not f.late))
         if now - self._merged_at >= MERGE_S:
-            self._merged_at = now
-            for small in (self._quarantine, self._alerts):
-                small.merge()
-                small.drop(self._settings.grace_s, now)
-            before_us = time.time_ns() // 1000 - OUTBOX_KEPT_US
-            self._outbox.trim(before_us, self._alerts.last)
+            done = self.disk.attempt("merges", lambda: self._tidy_up(now))
+            self._merged_at = now if done else now - MERGE_S + FULL_RETRY_S
+
+    def _tidy_up(self, now: float) -> None:
+        for small in (self._quarantine, self._alerts):
+            small.drop(self._settings.grace_s, now)
+            small.merge()
+        before_us = time.time_ns() // 1000 - OUTBOX_KEPT_US
+        self._outbox.trim(before_us, self._alerts.last)
 
     def _export_alerts(self) -> None:
         first, rows = self._alerts.last + 1, self._outbox.export_since(self._alerts.last)
         if rows:
-            self._alerts.append(first, rows[-1]["rowid"], alerts_table(rows))
+            written = self._alerts.append(first, rows[-1]["rowid"], alerts_table(rows))
             # At once, for the names say how far the export came: a lost file would be a hole for ever.
-            self._alerts.sync()
+            try:
+                self._alerts.sync()
+            except OSError:
+                if written is not None:
+                    written.unlink(missing_ok=True)
+                raise
 
     def _keep_snapshot(self) -> None:
-        offer, self._offer = self._offer, None
-        if offer is None:
+        if self._offer is None or (time.monotonic() < self._save_at and not self._stopping):
             return
+        offer, self._offer = self._offer, None
         # The snapshot presumes the files written before it: they must survive a power cut first.
         self._hot.sync()
         self._quarantine.sync()
-        snapshot.save(self._root / "snapshot", offer.seq, offer.arrays, offer.meta)
+        folder = self._root / "snapshot"
+        if not self.disk.attempt(
+            "a snapshot", lambda: snapshot.save(folder, offer.seq, offer.arrays, offer.meta)
+        ):
+            # Until it or a newer one is saved the journal is not cut.
+            self._offer = self._offer or offer
+            self._save_at = time.monotonic() + FULL_RETRY_S
+            return
         self._snapshot_seqs = [*self._snapshot_seqs[-1:], offer.seq]
         self._cut_journal()
 
@@ -160,6 +182,7 @@ class Tiers(threading.Thread):
             return
         self._sealing = False
         self.seal_fault = ""
+        self.disk.done("a seal")
         self.main_seq = report.main_seq
         self.late_seq = report.late_seq
         self.seals += 1
@@ -170,8 +193,13 @@ class Tiers(threading.Thread):
 
     def _seal_failed(self, failed: SealFailed) -> None:
         """Hot files and journal stand, so nothing is lost; it is tried again when the next seal is due."""
+        again = str(failed) == self.seal_fault
         self.seal_fault = str(failed)
-        log.error("sealing failed, trying again in %d s: %s", self._settings.seal_s, failed)
+        if failed.full:
+            self.disk.failed("a seal", str(failed))
+            self._sealed_at = min(self._sealed_at, time.monotonic() - self._settings.seal_s + FULL_RETRY_S)
+        elif not again:
+            log.error("sealing failed, trying again every %d s: %s", self._settings.seal_s, failed)
 
     def _cut_journal(self) -> None:
         """Everything below the older of the two kept snapshots and below what is sealed can be made again."""

@@ -107,6 +107,7 @@ class Vitals:
             "seals": app.tiers.seals,
             "sealed_rows": app.tiers.sealed_rows,
             "seal_s": app.tiers.seal_s,
+            "delivery_restarts": app.deliverer.restarts,
             "outbox_waiting": app.deliverer.waiting,
             "outbox_oldest_s": app.deliverer.oldest_s,
             "disk_free_bytes": free,
@@ -122,15 +123,18 @@ class Vitals:
     def _not_ready(self, now: dict[str, Any]) -> list[str]:
         app = self._app
         reasons = [f"link {name} is down: {link.why}" for name, link in app.links_down.items()]
+        full = [part.disk.why for part in (app.judge, app.tiers) if part.disk.why]
         if app.committer.full:
-            reasons.append("disk full: acknowledgements are held until there is room")
+            full.insert(0, f"acknowledgements are held until {app.committer.room_bytes_min} bytes are free")
+        if full:
+            reasons.append(f"disk full: {'; '.join(full)}")
         elif now["journal_oldest_s"] > JOURNAL_OLDEST_S_MAX:
             reasons.append(
                 f"disk stalled: oldest reading waits {now['journal_oldest_s']:.0f} s for its fsync"
             )
         if not app.started:
             reasons.append("starting: replaying the journal")
-        elif now["judge_lag_s"] > JUDGE_LAG_S_MAX:
+        elif now["judge_lag_s"] > JUDGE_LAG_S_MAX and not app.committer.full:
             reasons.append(f"judge lags {now['judge_lag_s']:.0f} s behind the journal")
         if now["conservation_gap"]:
             reasons.append(f"{now['conservation_gap']} readings unaccounted for")

@@ -125,15 +125,33 @@ class HotTier:
         """Make the readings of journal records first_seq … last_seq visible. Nothing is written for no row.
 
         Not durable until ``sync``: after a power cut the journal brings back what is missing. Raises
-        OSError or pyarrow.ArrowException; the range then counts as not written.
+        OSError or pyarrow.ArrowException; the range then counts as not written and nothing of it is left:
+        the next attempt may be for a longer range, whose late rows would stand beside those of this one.
         """
         if len(main) == 0 and len(late) == 0:
             return
-        if len(late):
-            self._write_one(first_seq, last_seq, late, late=True, late_rows=0)
-        self._write_one(first_seq, last_seq, main, late=False, late_rows=len(late))
+        steps: list[tuple[Path, HotFile]] = []
+        try:
+            if len(late):
+                steps.append(self._write_one(first_seq, last_seq, late, late=True, late_rows=0))
+            steps.append(self._write_one(first_seq, last_seq, main, late=False, late_rows=len(late)))
+            for tmp, file in steps:
+                os.replace(tmp, file.path)
+        except BaseException:
+            # The main file is renamed last, so no reader was ever shown the late one.
+            for tmp, file in steps:
+                tmp.unlink(missing_ok=True)
+                file.path.unlink(missing_ok=True)
+            raise
+        with self._lock:
+            for _, file in steps:
+                self._files[file.path] = file
+                self._unsynced.append(file.path)
 
-    def _write_one(self, first: int, last: int, batch: ReadingBatch, *, late: bool, late_rows: int) -> None:
+    def _write_one(
+        self, first: int, last: int, batch: ReadingBatch, *, late: bool, late_rows: int
+    ) -> tuple[Path, HotFile]:
+        """The file under its temporary name, and what it is once it has its own."""
         hour_min, hour_max = _hours(batch.time)
         name = f"{first:020d}-{last:020d}-{hour_min}-{hour_max}.parquet"
         tmp = self._tmp / f"{'late' if late else 'main'}-{name}"
@@ -142,12 +160,15 @@ class HotTier:
             LATE if late else READINGS, self.rules_hash, {META_LATE_ROWS: str(late_rows).encode()}
         )
         table = to_arrow(batch.take(stable_order(batch.point)), late)
-        with pq.ParquetWriter(tmp, schema, **reading_options(schema)) as writer:
-            writer.write_table(table.replace_schema_metadata(schema.metadata), row_group_size=ROW_GROUP_HOT)
-        os.replace(tmp, final)
-        with self._lock:
-            self._files[final] = HotFile(final, first, last, len(batch), hour_min, hour_max, late)
-            self._unsynced.append(final)
+        try:
+            with pq.ParquetWriter(tmp, schema, **reading_options(schema)) as writer:
+                writer.write_table(
+                    table.replace_schema_metadata(schema.metadata), row_group_size=ROW_GROUP_HOT
+                )
+        except BaseException:
+            tmp.unlink(missing_ok=True)
+            raise
+        return tmp, HotFile(final, first, last, len(batch), hour_min, hour_max, late)
 
     def recover(self, sealed_main_seq: int, sealed_late_seq: int) -> int:
         """Adopt what a former run left; returns H, the highest journal seq whose rows stand in the lake.

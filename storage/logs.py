@@ -106,10 +106,15 @@ class ParquetLog:
         return final
 
     def _write(self, path: Path, table: pa.Table, schema: pa.Schema) -> None:
-        with pq.ParquetWriter(
-            path, schema, compression="zstd", compression_level=1, write_page_checksum=True
-        ) as writer:
-            writer.write_table(table.replace_schema_metadata(schema.metadata))
+        try:
+            with pq.ParquetWriter(
+                path, schema, compression="zstd", compression_level=1, write_page_checksum=True
+            ) as writer:
+                writer.write_table(table.replace_schema_metadata(schema.metadata))
+        except BaseException:
+            # On a full disk what half a file takes is missed elsewhere.
+            path.unlink(missing_ok=True)
+            raise
 
     def sync(self) -> None:
         """Put what was appended on disk; call before a snapshot that presumes it. Raises OSError."""

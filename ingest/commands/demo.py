@@ -134,5 +134,10 @@ def _summary(console: Any, result: DemoResult, home: Path) -> None:
     )
     for note in result.notes:
         console.print(f"  note: {note}")
-    console.print(f'\nAsk it yourself:\n  scripts/yuzui sql --data {home}/data "\n      {SQL}"')
-    console.print(f"or in any DuckDB:  duckdb -init {home}/data/lake.sql")
+    # To be copied: neither wrapped nor coloured.
+    console.print(
+        f'\nAsk it yourself:\n  scripts/yuzui sql --data {home}/data "\n      {SQL}"\n'
+        f"or in any DuckDB:  duckdb -init {home}/data/lake.sql",
+        soft_wrap=True,
+        highlight=False,
+    )

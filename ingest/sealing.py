@@ -8,12 +8,10 @@ a lock keeps a new engine from sealing beside the last breath of an old one's se
 
 from __future__ import annotations
 
-import ctypes
 import fcntl
 import json
 import os
 import select
-import signal
 import subprocess
 import sys
 import time
@@ -21,6 +19,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any, Final
 
+from ingest.family import die_with_engine
 from ingest.fulldisk import is_full
 from storage.sealed import Sealer, SealReport
 from storage.settings import SealedSettings
@@ -32,7 +31,6 @@ LOCK_NAME: Final = "SEALING"
 LOCK_S_MAX: Final = 30.0
 """An old sealer dies with its engine; this long is a kernel that is stuck on the disk."""
 LOOK_S: Final = 0.05
-PR_SET_PDEATHSIG: Final = 1
 
 
 class SealFailed(RuntimeError):  # noqa: N818 - says what happened
@@ -134,13 +132,6 @@ class SealProcess:
         return said
 
 
-def _die_with(parent: int) -> None:
-    """Be killed when the engine is, even by kill -9."""
-    ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
-    if os.getppid() != parent and os.getppid() == 1:
-        os._exit(1)
-
-
 def _lock(root: Path) -> int:
     """Hold the sealing lock; waits for the last breath of a sealer whose engine was killed."""
     root.mkdir(parents=True, exist_ok=True)
@@ -163,8 +154,7 @@ def _say(said: dict[str, Any]) -> None:
 
 def main() -> None:
     """Body of the process: seal on every line of stdin until it ends."""
-    _die_with(os.getppid())
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    die_with_engine()
     os.nice(NICE)
     first = json.loads(sys.stdin.buffer.readline())
     root = Path(first["root"])

@@ -128,7 +128,7 @@ def run(
     told, due = level_alerts(engine)
     print(f"{len(told)} alerts told, {len(due)} due")
     assert told == due, "no alert is lost, doubled or made up by a kill"
-    assert len(due) > 20
+    assert due, "a storm without an alert would show nothing"
     assert engine.stop() == 0
     return found, watcher, killed
 

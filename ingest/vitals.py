@@ -10,7 +10,6 @@ import resource
 import shutil
 import time
 from collections import deque
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ingest.ops import COUNTERS
@@ -139,15 +138,3 @@ class Vitals:
         if now["conservation_gap"]:
             reasons.append(f"{now['conservation_gap']} readings unaccounted for")
         return reasons
-
-
-def folder_bytes(root: Path) -> int:
-    """Bytes of all files below ``root``; files that vanish meanwhile count 0."""
-    total = 0
-    for folder, _, names in os.walk(root):
-        for name in names:
-            try:
-                total += os.stat(os.path.join(folder, name)).st_size
-            except OSError:
-                continue
-    return total

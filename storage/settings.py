@@ -19,9 +19,6 @@ class Settings(BaseModel):
 class JournalSettings(Settings):
     """[journal]: the truth on disk before anything is acknowledged."""
 
-    group_commit_ms: int = Field(10, ge=1, le=1000)
-    """How long Wire gathers before one fdatasync. 5-20 ms: below, fsyncs cost more than they gain; above,
-    PUBACKs are late and an in-flight window of 20 throttles old clients."""
     segment_bytes: int = Field(64 * MIB, ge=MIB, le=4096 * MIB)
     """Size at which a new segment file is begun; also the unit in which the journal is cut."""
     reserve_bytes: int = Field(64 * MIB, ge=0)

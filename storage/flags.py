@@ -39,6 +39,11 @@ CHECK_BITS: Final[dict[str, int]] = {
     "level": 4,
     "dead": 5,
     "not_evaluated": 6,
+    "spike": 7,
+    "anomaly": 8,
+    "neighbours": 9,
+    "drift": 10,
+    "rule": 11,
 }
 
 # device_flag: what the device says of its own reading; 0 where it says nothing. Same code as flag.

@@ -124,12 +124,74 @@ ALERTS: Final = pa.schema(
     ]
 )
 
+_ROLLUP = [
+    pa.field("point", pa.int32(), nullable=False),
+    pa.field("time", TIME, nullable=False),
+    pa.field("count", pa.int32(), nullable=False),
+    pa.field("good", pa.int32(), nullable=False),
+    pa.field("sum", pa.float64()),
+    pa.field("min", pa.float64()),
+    pa.field("max", pa.float64()),
+    pa.field("first", pa.float64()),
+    pa.field("last", pa.float64()),
+]
+ROLLUP: Final = pa.schema(_ROLLUP)
+"""One row for each point and minute (or hour) it has readings in. ``time`` is the begin of the span; ``count`` all
+readings, ``good`` those with a value whose flag is 1 or 2; the others are of the good ones, NULL where none is."""
+
+FOLDS: Final = pa.schema(
+    [
+        pa.field("id", pa.int64(), nullable=False),
+        pa.field("hour", pa.int64(), nullable=False),
+        pa.field("source", pa.string(), nullable=False),
+        pa.field("rows", pa.int64(), nullable=False),
+        pa.field("late_new", pa.int64(), nullable=False),
+        pa.field("revised", pa.int64(), nullable=False),
+        pa.field("repeats", pa.int64(), nullable=False),
+        pa.field("folded_at", TIME, nullable=False),
+    ]
+)
+"""What a compaction made of an hour, by source. ``id`` is the compaction's; it counts once that is committed."""
+
+FORECASTS: Final = pa.schema(
+    [
+        pa.field("id", pa.int64(), nullable=False),
+        pa.field("point_id", pa.string(), nullable=False),
+        pa.field("made_at", TIME, nullable=False),
+        pa.field("at", TIME, nullable=False),
+        pa.field("value", pa.float64(), nullable=False),
+        pa.field("method", pa.string(), nullable=False),
+        pa.field("limit", pa.float64()),
+        pa.field("eta_s", pa.float64()),
+        pa.field("replay", pa.bool_(), nullable=False),
+    ]
+)
+"""``id`` is the journal seq of the TICK that made it << 24 | row. ``value`` is expected at ``at``; ``eta_s`` seconds
+from ``made_at`` until ``limit`` is reached, NULL where it is not in sight."""
+
+ALERT_LOG: Final = pa.schema(
+    [
+        pa.field("id", pa.int64(), nullable=False),
+        pa.field("at", TIME, nullable=False),
+        pa.field("alert_id", pa.string()),
+        pa.field("step", pa.string(), nullable=False),
+        pa.field("who", pa.string()),
+        pa.field("target", pa.string()),
+        pa.field("detail", pa.string()),
+    ]
+)
+"""Every step in the life of alerts: fired, sent, answered, escalated, silenced, resolved … ``id`` grows."""
+
 EMPTY: Final = {
     "readings": READINGS,
     "late": LATE,
     "points": POINTS,
     "alerts": ALERTS,
     "quarantine": QUARANTINE,
+    "rollup": ROLLUP,
+    "folds": FOLDS,
+    "forecasts": FORECASTS,
+    "alert_log": ALERT_LOG,
 }
 """One file without rows of each: a list of files for a query is then never empty."""
 

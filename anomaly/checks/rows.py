@@ -52,6 +52,7 @@ class Rows:
     first           intp    positions of those rows, one a group (g of them)
     previous_time   int64   of the row before, in this batch or an earlier one; NO_TIME where there is none
     previous_value  float64 its value; NaN where there is none
+    utc_offset_us   of the city's wall clock at ``time``: one number, or int64[n] where it changes within
     """
 
     point: I32
@@ -61,9 +62,15 @@ class Rows:
     first: Index
     previous_time: I64
     previous_value: F64
+    utc_offset_us: int | I64 = 0
 
     def __len__(self) -> int:
         return len(self.point)
+
+    @property
+    def local_time(self) -> I64:
+        """``time`` as the city's clocks show it, int64[n] µs: for hours of the day and calendar days."""
+        return self.time + self.utc_offset_us
 
     @property
     def last(self) -> Index:

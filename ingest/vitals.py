@@ -13,6 +13,7 @@ from collections import deque
 from typing import TYPE_CHECKING, Any
 
 from ingest.ops import COUNTERS
+from storage.diskuse import DiskUse, disk_use
 
 if TYPE_CHECKING:
     from ingest.app import App
@@ -40,6 +41,7 @@ class Vitals:
         self._app = app
         self._received: deque[tuple[float, int]] = deque(maxlen=64)
         self._disk: deque[tuple[float, int]] = deque(maxlen=128)
+        self._use: DiskUse | None = None
 
     def sample(self) -> None:
         """Once a second: the basis of rates."""
@@ -47,6 +49,7 @@ class Vitals:
         self._received.append((now, self._app.wire.messages.counts["received"]))
         if not self._disk or now - self._disk[-1][0] >= DISK_SAMPLE_S_MIN:
             self._disk.append((now, shutil.disk_usage(self._app.root).free))
+            self._use = disk_use(self._app.root)
 
     def _rate(self) -> float:
         newest = self._received[-1] if self._received else (0.0, 0)
@@ -59,7 +62,12 @@ class Vitals:
         return (newest[1] - oldest[1]) / span if span > 0 else 0.0
 
     def _disk_days_left(self, free: int) -> float | None:
-        """At the rate of the last hour; None until a minute of it was seen or while nothing is used."""
+        """What settled hours cost, repeated; before the first has settled, the rate of the last hour of ours.
+
+        None until a minute was seen or while nothing is used.
+        """
+        if self._use is not None and self._use.bytes_a_day is not None:
+            return self._use.days_left
         if len(self._disk) < 2:
             return None
         (then, free_then), (now, free_now) = self._disk[0], self._disk[-1]
@@ -110,6 +118,7 @@ class Vitals:
             "outbox_waiting": app.deliverer.waiting,
             "outbox_oldest_s": app.deliverer.oldest_s,
             "disk_free_bytes": free,
+            "disk_bytes_a_day": self._use.bytes_a_day if self._use else None,
             "disk_days_left": self._disk_days_left(free),
             "rss_bytes": rss_bytes(),
             "cpu_s": usage.ru_utime + usage.ru_stime,

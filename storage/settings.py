@@ -50,3 +50,18 @@ class SnapshotSettings(Settings):
     """[snapshot]: Judge's state, so that a restart replays only a tail."""
 
     every_s: int = Field(60, ge=1, le=3600)
+
+
+class RetentionSettings(Settings):
+    """[retention]: how long each tier is kept, in days before the newest day with readings. Left out: for ever."""
+
+    raw_days: int | None = Field(None, ge=1)
+    """Readings as they came. Longer than any source's age_s_max, so that nothing late meets an hour that is gone."""
+    raw_days_by_kind: dict[str, int] = Field(default_factory=dict)
+    """A shorter time for some kinds; their rollups stay as long as everyone's."""
+    rollup_1m_days: int | None = Field(None, ge=1)
+    rollup_1h_days: int | None = Field(None, ge=1)
+    quarantine_days: int | None = Field(None, ge=1)
+    alerts_days: int | None = Field(None, ge=1)
+    """Of alerts that have ended, and of the steps in their log."""
+    forecasts_days: int | None = Field(None, ge=1)

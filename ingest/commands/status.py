@@ -16,7 +16,7 @@ EXIT_NOT_RUNNING = 3
 
 def line_of(vitals: dict[str, Any]) -> str:
     """One line: state, rate, lag, oldest unacknowledged, open alerts, disk days left."""
-    days = vitals.get("disk_days_left")
+    days, a_day = vitals.get("disk_days_left"), vitals.get("disk_bytes_a_day")
     words = [
         "ok" if not vitals["not_ready"] else "NOT READY: " + "; ".join(vitals["not_ready"]),
         f"{vitals['readings_per_s']:,.0f} readings/s",
@@ -24,7 +24,8 @@ def line_of(vitals: dict[str, Any]) -> str:
         f"oldest unacknowledged {vitals['journal_oldest_s'] * 1000:.0f} ms",
         f"{vitals['alerts_open']} open alerts",
         f"{vitals['outbox_waiting']} notifications waiting",
-        f"disk {days:.0f} days left" if days is not None else "disk days left unknown yet",
+        (f"disk {days:.0f} days left" if days is not None else "disk days left unknown yet")
+        + (f" at {a_day / 1e9:.1f} GB a day" if a_day else ""),
     ]
     if vitals["conservation_gap"]:
         words.insert(1, f"{vitals['conservation_gap']} READINGS UNACCOUNTED FOR")

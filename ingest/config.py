@@ -16,6 +16,7 @@ from storage.settings import (
     MIB,
     HotSettings,
     JournalSettings,
+    RetentionSettings,
     SealedSettings,
     Settings,
     SnapshotSettings,
@@ -193,6 +194,7 @@ class Config(Settings):
     hot: HotSettings = HotSettings()
     sealed: SealedSettings = SealedSettings()
     snapshot: SnapshotSettings = SnapshotSettings()
+    retention: RetentionSettings = RetentionSettings()
     kinds: dict[str, KindSettings] = Field(default_factory=dict)
     checks: CheckSettings = CheckSettings()
     alerts: AlertSettings = AlertSettings()

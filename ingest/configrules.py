@@ -11,6 +11,7 @@ import binascii
 import ipaddress
 from collections.abc import Iterator
 from itertools import pairwise
+from math import ceil
 from pathlib import Path
 from typing import Any, TypeVar
 from urllib.parse import urlsplit
@@ -20,7 +21,7 @@ from pydantic import ValidationError
 from anomaly.settings import KindSettings, WebhookSettings
 from ingest.config import ListenerSettings, OpsSettings, SourceSettings, SubscriberSettings
 from ingest.configfaults import Loc
-from storage.settings import Settings
+from storage.settings import RetentionSettings, Settings
 
 Found = Iterator[tuple[Loc, str]]
 Table = TypeVar("Table", bound=Settings)
@@ -28,6 +29,7 @@ Table = TypeVar("Table", bound=Settings)
 FILTER_BYTES_MAX = 65_535
 """MQTT's own limit of a topic."""
 SHARE = "$share/"
+SECONDS_A_DAY = 86_400
 LEVELS = ("level_blue", "level_yellow", "level_orange", "level_red")
 
 
@@ -54,6 +56,9 @@ def rule_faults(tables: dict[str, Any], broken: set[Loc]) -> Found:
         yield from _source(source_loc, source)
     for webhook_loc, webhook in webhooks:
         yield from _webhook(webhook_loc, webhook)
+    retention = _table(RetentionSettings, tables.get("retention", {}), ("retention",), broken)
+    if retention is not None:
+        yield from _retention(retention, [source for _, source in sources])
     kinds = tables.get("kinds")
     for name, raw in kinds.items() if isinstance(kinds, dict) else ():
         kind = _table(KindSettings, raw, ("kinds", name), broken)
@@ -260,6 +265,30 @@ def _tls_pair(loc: Loc, cert: str | None, key: str | None) -> Found:
         yield (*loc, "tls_key_file"), "tls_cert_file is given without its key"
     if key and not cert:
         yield (*loc, "tls_cert_file"), "tls_key_file is given without its certificate"
+
+
+def _retention(retention: RetentionSettings, sources: list[SourceSettings]) -> Found:
+    """Nothing late may meet an hour whose readings are gone: its rollups could not be made again."""
+    age_s, name = max(((s.age_s_max, s.name) for s in sources), default=(0.0, ""))
+    days_min = ceil(age_s / SECONDS_A_DAY) + 1
+    kept: list[tuple[Loc, int | None]] = [(("retention", "raw_days"), retention.raw_days)]
+    kept += [
+        (("retention", "raw_days_by_kind", kind), days) for kind, days in retention.raw_days_by_kind.items()
+    ]
+    for loc, days in kept:
+        if days is not None and days < days_min:
+            yield (
+                loc,
+                f"{days} days is too short: source {name} takes readings of {age_s / SECONDS_A_DAY:g} days ago "
+                f"(age_s_max); keep {days_min} or more",
+            )
+    for tier, finer in (("rollup_1m_days", "raw_days"), ("rollup_1h_days", "rollup_1m_days")):
+        coarse_days, fine_days = getattr(retention, tier), getattr(retention, finer)
+        if coarse_days is not None and (fine_days is None or coarse_days < fine_days):
+            yield (
+                ("retention", tier),
+                f"shorter than {finer}: a coarser tier is kept at least as long as a finer one",
+            )
 
 
 def _existing(loc: Loc, table: Settings, keys: tuple[str, ...]) -> Found:

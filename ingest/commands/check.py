@@ -11,6 +11,7 @@ import orjson
 from ingest.cli import config_option, json_option
 from ingest.commands.common import load_or_fail
 from ingest.config import Config
+from storage import retention
 
 
 def credential_faults(config: Config) -> list[str]:
@@ -48,7 +49,7 @@ def command(config_path: str, as_json: bool) -> None:
         "subscribers": [s.name for s in config.subscriber],
         "webhooks": [w.name for w in config.webhook],
         "data": config.data.dir,
-        "deletes": "nothing: retention is not configured",
+        "deletes": retention.says(config.retention),
     }
     if as_json:
         click.echo(orjson.dumps(found | {"fault_lines": fault_lines}).decode())
@@ -60,7 +61,9 @@ def command(config_path: str, as_json: bool) -> None:
         click.echo(
             f"{verdict}: {found['points']:,} points of {len(kinds)} kinds, {len(config.source)} sources, "
             f"{len(config.subscriber)} brokers, {listener}, {len(config.webhook)} webhooks; "
-            f"data in {config.data.dir}; deletes nothing"
+            f"data in {config.data.dir}"
         )
+        for line in found["deletes"]:
+            click.echo(line)
     if found["faults"]:
         raise click.exceptions.Exit(2)

@@ -63,7 +63,7 @@ def command(config_path: str, as_json: bool) -> None:
             f"{len(config.subscriber)} brokers, {listener}, {len(config.webhook)} webhooks; "
             f"data in {config.data.dir}"
         )
-        for line in found["deletes"]:
+        for line in retention.says(config.retention):
             click.echo(line)
     if found["faults"]:
         raise click.exceptions.Exit(2)

@@ -4,7 +4,8 @@ Owns lake/hot: names, the order of the two files of a range, recovery, and when 
 Knows nothing of Delta (storage.sealed) or of why a reading is late.
 
 The main file of a range is its mark of completion: it is renamed into place after the late file, says how
-many late rows belong to it, and is written even when it has no row of its own.
+many late rows belong to it, and is written even when it has no row of its own. Readers learn of both from the
+list (storage.hotlist), written last.
 """
 
 from __future__ import annotations
@@ -22,6 +23,9 @@ import pyarrow.parquet as pq
 
 from storage.batch import I64, US_PER_S, ReadingBatch, stable_order
 from storage.fsync import fsync_dir, fsync_file
+from storage.hashes import keep_hashes
+from storage.hotlist import HotList
+from storage.recovery import Damage, States
 from storage.schema import (
     LATE,
     META_LATE_ROWS,
@@ -35,6 +39,9 @@ from storage.schema import (
 US_PER_HOUR = 3600 * US_PER_S
 DROP_SLACK_S = 60.0
 """Kept beyond the grace: a query that began in the last instant of its session may still be reading."""
+LISTED_S = 60.0
+"""How long a sealed file stays in the readers' list: one that read the Delta log just before the seal needs it. A
+reader slower than that is told to look again."""
 
 _NAME = re.compile(r"(\d{20})-(\d{20})-(-?\d+)-(-?\d+)\.parquet")
 
@@ -97,6 +104,18 @@ def _readable(path: Path) -> tuple[int, int] | None:
         return None
 
 
+def _rows_said(path: Path) -> int:
+    """Rows a damaged file says it had; 0 where it cannot even say that."""
+    try:
+        return int(pq.read_metadata(path).num_rows)
+    except (pa.ArrowException, OSError, ValueError):
+        return 0
+
+
+def _first_of(path: Path) -> int:
+    return int(path.name[:20])
+
+
 class HotTier:
     """Writes, recovers and drops hot files. ``write`` and ``sync`` belong to the judge's thread;
     ``pending`` and ``drop`` may be called from the sealer's.
@@ -120,6 +139,16 @@ class HotTier:
         self._files: dict[Path, HotFile] = {}
         self._unsynced: list[Path] = []
         self._sealed_since: dict[Path, float] = {}
+        self.damage = Damage()
+        self._list = HotList(root / "lake" / "hot")
+        if not self._list.load():
+            self._list_folders()
+            self._list.save()
+
+    def _list_folders(self) -> None:
+        for late in (False, True):
+            self._list.names(late).update({f.path.name: f.last for f in list_hot(self.root, late)})
+        self._list.last = max(self._list.main.values(), default=-1)
 
     def write(self, first_seq: int, last_seq: int, main: ReadingBatch, late: ReadingBatch) -> None:
         """Make the readings of journal records first_seq … last_seq visible. Nothing is written for no row.
@@ -137,8 +166,10 @@ class HotTier:
             steps.append(self._write_one(first_seq, last_seq, main, late=False, late_rows=len(late)))
             for tmp, file in steps:
                 os.replace(tmp, file.path)
+            with self._lock:
+                self._show([file for _, file in steps], last_seq)
         except BaseException:
-            # The main file is renamed last, so no reader was ever shown the late one.
+            # The list is replaced last, so no reader was ever shown one of them.
             for tmp, file in steps:
                 tmp.unlink(missing_ok=True)
                 file.path.unlink(missing_ok=True)
@@ -147,6 +178,18 @@ class HotTier:
             for _, file in steps:
                 self._files[file.path] = file
                 self._unsynced.append(file.path)
+
+    def _show(self, files: list[HotFile], last_seq: int) -> None:
+        was, self._list.last = self._list.last, max(self._list.last, last_seq)
+        for file in files:
+            self._list.names(file.late)[file.path.name] = file.last
+        try:
+            self._list.save()
+        except BaseException:
+            self._list.last = was
+            for file in files:
+                del self._list.names(file.late)[file.path.name]
+            raise
 
     def _write_one(
         self, first: int, last: int, batch: ReadingBatch, *, late: bool, late_rows: int
@@ -175,40 +218,80 @@ class HotTier:
 
         Rows of records ≤ H must not be written again; rows above H are nowhere. A range is whole when its
         main file is, and the late file it vouches for is whole too or sealed. The first torn range and
-        all after it are removed, so that what is adopted has no hole. Call once, before ``write``.
+        all after it are removed, so that what is adopted has no hole: Judge derives them again. Where a
+        snapshot presumes them, they were on disk once and are damaged since: then Judge goes back to a state
+        before them. Only if there is none, the rest stays and what cannot be read is lost; ``damage`` says it.
+        Call once, before ``write``.
         """
         for leftover in self._tmp.iterdir():
             leftover.unlink()
+        states = States(self.root)
         late = {(f.first, f.last): f for f in list_hot(self.root, late=True)}
         whole_until = sealed_main_seq
         torn: list[Path] = []
         for main in list_hot(self.root, late=False):
             if main.last <= sealed_main_seq:
                 self._files[main.path] = main
-            elif not torn and self._adopt_range(main, late.get((main.first, main.last)), sealed_late_seq):
+            elif torn:
+                torn.append(main.path)
+            elif self._adopt_range(main, late.get((main.first, main.last)), sealed_late_seq, states):
                 whole_until = main.last
+            elif states.presumed(main.first) and not states.reach(main.first):
+                whole_until = main.last
+                self._adopt_rest(main, late.get((main.first, main.last)), sealed_late_seq, states)
             else:
                 torn.append(main.path)
         for left in late.values():
             if left.last <= sealed_late_seq:
                 self._files.setdefault(left.path, left)
-            elif left.path not in self._files:
+            elif left.path not in self._files and left.path.exists():
                 torn.append(left.path)
-        self._remove(torn)
+        if torn:
+            states.forget_above(min(_first_of(path) for path in torn) - 1)
+        self._relist(sealed_main_seq, sealed_late_seq, whole_until)
+        self._remove(torn, states)
         return whole_until
 
-    def _adopt_range(self, main: HotFile, late: HotFile | None, sealed_late_seq: int) -> bool:
-        read = _readable(main.path)
+    def _relist(self, sealed_main_seq: int, sealed_late_seq: int, whole_until: int) -> None:
+        """Readers are shown what was adopted and is not sealed, before anything torn is removed."""
+        shown = HotList(self._list.path.parent)
+        # A crash between the two commits of a seal leaves the late watermark ahead: their main rows are hot.
+        floor = min(sealed_main_seq, sealed_late_seq)
+        shown.sealed_main, shown.sealed_late, shown.last = sealed_main_seq, floor, whole_until
+        for file in self._files.values():
+            if file.last > (floor if file.late else sealed_main_seq):
+                shown.names(file.late)[file.path.name] = file.last
+        shown.save()
+        self._list = shown
+
+    def _adopt_range(self, main: HotFile, late: HotFile | None, sealed_late_seq: int, states: States) -> bool:
+        read = _readable(main.path) if states.fits(main.path) else None
         if read is None:
             return False
         rows, late_rows = read
         if late_rows and main.last > sealed_late_seq:
-            late_read = _readable(late.path) if late else None
+            late_read = _readable(late.path) if late and states.fits(late.path) else None
             if late is None or late_read is None or late_read[0] != late_rows:
                 return False
             self._adopt(late, late_rows)
         self._adopt(main, rows)
         return True
+
+    def _adopt_rest(self, main: HotFile, late: HotFile | None, sealed_late_seq: int, states: States) -> None:
+        """Keep what is whole of a range that nothing can bring back, and say what is lost."""
+        for file in (main, late):
+            if file is None or (file.late and file.last <= sealed_late_seq):
+                continue
+            read = _readable(file.path) if states.fits(file.path) else None
+            if read is not None:
+                self._adopt(file, read[0])
+                continue
+            self.damage.lost_rows += _rows_said(file.path)
+            hours = f"event hours {file.hour_min} to {file.hour_max} since 1970"
+            records = f"of journal records {file.first} to {file.last}, {hours}"
+            self.damage.put_aside(
+                file.path, f"damaged; the {'late' if file.late else 'main'} rows {records} are lost"
+            )
 
     def _adopt(self, file: HotFile, rows: int) -> None:
         self._files[file.path] = HotFile(
@@ -216,9 +299,11 @@ class HotTier:
         )
         self._unsynced.append(file.path)
 
-    def _remove(self, paths: Iterable[Path]) -> None:
+    def _remove(self, paths: Iterable[Path], states: States) -> None:
         touched = set()
         for path in paths:
+            if states.was_synced(path) and not states.fits(path):
+                self.damage.put_aside(path, "damaged; its rows are derived again from the journal")
             path.unlink(missing_ok=True)
             self._files.pop(path, None)
             touched.add(path.parent)
@@ -226,7 +311,7 @@ class HotTier:
             fsync_dir(folder)
 
     def sync(self) -> None:
-        """Put all files written or adopted since the last sync on disk, late before main.
+        """Put all files written or adopted since the last sync on disk, late before main; keep their hashes.
 
         Call before a snapshot is saved: the snapshot presumes these rows. Raises OSError; the files then
         count as not written and a restart must decide.
@@ -239,6 +324,7 @@ class HotTier:
                 fsync_file(path)
         for folder in (self._late, self._main):
             fsync_dir(folder)
+        keep_hashes(self.root, paths)
 
     def pending(self, above_seq: int) -> list[HotFile]:
         """Main and late files that hold rows above ``above_seq``, by first seq."""
@@ -254,11 +340,16 @@ class HotTier:
         """
         with self._lock:
             gone = []
+            listed = len(self._list.main) + len(self._list.late)
             for path, file in self._files.items():
                 if file.last <= (upto_late if file.late else upto_main):
                     since = self._sealed_since.setdefault(path, now)
+                    if now - since > LISTED_S and file.last <= upto_main:
+                        self._list.leave_out(path.name, file.late)
                     if now - since > grace_s + DROP_SLACK_S:
                         gone.append(path)
+            if len(self._list.main) + len(self._list.late) < listed and not self._list.try_save():
+                return 0  # nothing goes that the list may still name
             for path in gone:
                 path.unlink(missing_ok=True)
                 del self._files[path], self._sealed_since[path]

@@ -19,6 +19,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from storage.fsync import fsync_dir, replace_durably
+from storage.hashes import keep_hashes
 from storage.schema import READINGS, TIME, reading_options, with_metadata
 
 _NAME = re.compile(r"(\d{20})\.parquet")
@@ -99,6 +100,7 @@ class Latest:
         with pq.ParquetWriter(tmp, schema, **reading_options(schema)) as writer:
             writer.write_table(self.table().replace_schema_metadata(schema.metadata))
         replace_durably(tmp, final)
+        keep_hashes(root, [final])
 
 
 def latest_dir(root: Path) -> Path:

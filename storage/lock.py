@@ -29,6 +29,15 @@ class DataLocked(RuntimeError):  # noqa: N818 - says what happened
         self.pid = pid
 
 
+def in_use(folder: Path) -> bool:
+    """Whether an engine seems to hold the folder now. Takes no lock, so it never keeps one from starting."""
+    try:
+        text = (folder / LOCK_NAME).read_text().strip()
+    except FileNotFoundError:
+        return False
+    return text.isdigit() and Path(f"/proc/{text}").exists()
+
+
 class DataLock:
     """``with DataLock(folder):`` holds the folder for this process; makes the folder where it is missing.
 

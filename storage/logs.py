@@ -11,15 +11,19 @@ import json
 import os
 import re
 import threading
+from collections.abc import Collection
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from storage.fsync import fsync_dir, fsync_file, replace_durably
+from storage.hashes import keep_hashes, root_of
 from storage.hot import DROP_SLACK_S
+from storage.recovery import Damage, States
 from storage.schema import META_REPLACES, with_metadata
 
 MERGE_FILES_MIN: Final = 64
@@ -42,7 +46,8 @@ class ParquetLog:
     """An append-only log in ``folder``, rows of ``schema``.
 
     ``append`` and ``sync`` belong to one thread, ``merge`` and ``drop`` may be called from another. Opening
-    removes what a crash left unfinished or torn. Raises OSError.
+    removes what a crash left unfinished or torn, and sets aside what was on disk once and is damaged: ``damage``
+    says so, ``lost`` has the (first, last) of those files, for whoever has their rows elsewhere. Raises OSError.
     """
 
     def __init__(self, folder: Path, schema: pa.Schema) -> None:
@@ -57,19 +62,27 @@ class ParquetLog:
         self._unsynced: list[Path] = []
         self._replaced: set[Path] = set()
         self._replaced_since: dict[Path, float] = {}
+        self.damage = Damage()
+        self.lost: list[tuple[int, int]] = []
         self._recover()
 
     def _recover(self) -> None:
         for leftover in self._tmp.iterdir():
             leftover.unlink()
+        root = root_of(self.folder)
+        states = States(root) if root else None
         for file in self._list():
             try:
                 with pq.ParquetFile(file.path, page_checksum_verification=True) as opened:
                     opened.read(use_threads=False)
                     replaces = (opened.metadata.metadata or {}).get(META_REPLACES, b"[]")
             except (pa.ArrowException, OSError):
-                # Never synced, so the journal still holds these rows and a replay appends them again.
-                file.path.unlink()
+                if states is not None and states.was_synced(file.path):
+                    self.damage.put_aside(file.path, "damaged; what it held may stand nowhere else")
+                    self.lost.append((file.first, file.last))
+                else:
+                    # Never synced, so the journal still holds these rows and a replay appends them again.
+                    file.path.unlink()
                 continue
             self._replaced |= {self.folder / name for name in json.loads(replaces)}
         self._replaced = {path for path in self._replaced if path.exists()}
@@ -126,6 +139,11 @@ class ParquetLog:
                 fsync_file(path)
         if paths:
             fsync_dir(self.folder)
+            self._keep(paths)
+
+    def _keep(self, paths: list[Path]) -> None:
+        if root := root_of(self.folder):
+            keep_hashes(root, paths)
 
     def merge(self, files_min: int = MERGE_FILES_MIN) -> Path | None:
         """Write the longest run of neighbouring small files as one; None if fewer than ``files_min``.
@@ -157,9 +175,32 @@ class ParquetLog:
         tmp = self._tmp / f"merge-{name}"
         self._write(tmp, pa.concat_tables(tables), schema)
         replace_durably(tmp, self.folder / name)
+        self._keep([self.folder / name])
         with self._lock:
             self._replaced |= {f.path for f in longest}
         return self.folder / name
+
+    def retire(self, column: str, before_us: int, kept_ids: Collection[str] = ()) -> int:
+        """Retire files all of whose rows are older in ``column`` than ``before_us``; returns their rows.
+
+        They go after the grace, see ``drop``; after a restart they are found again. A file with a row of ``kept_ids``
+        stays, and so does the newest file: its name says how far the log came. Raises OSError, pyarrow.ArrowException.
+        """
+        with self._lock:
+            replaced = set(self._replaced)
+        rows = 0
+        for file in self._list()[:-1]:
+            if file.path in replaced:
+                continue
+            table = pq.read_table(file.path, columns=["id", column], use_threads=False)
+            if (pc.max(table[column].cast(pa.int64())).as_py() or 0) >= before_us:
+                continue
+            if kept_ids and pc.any(pc.is_in(table["id"], pa.array(sorted(kept_ids)))).as_py():
+                continue
+            rows += table.num_rows
+            with self._lock:
+                self._replaced.add(file.path)
+        return rows
 
     def drop(self, grace_s: float, now: float) -> int:
         """Delete merged parts first seen replaced more than ``grace_s`` ago; returns how many.

@@ -21,14 +21,21 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from storage.batch import F64, I32
-from storage.fsync import fsync_dir, replace_durably
+from storage.fsync import fsync_dir
+from storage.hashes import replace_kept
 from storage.points import NO_POINT, TIME_FROM_DEVICE, TIME_FROM_RECEIVE, PointTable
+from storage.recovery import Damage, States
 from storage.schema import POINTS, REGISTRY, with_metadata
 
 VALID_FROM_ALWAYS: Final = -30_610_224_000_000_000
 """1000-01-01 UTC in µs: before any reading, and a date that every reader of Parquet can show."""
 VALID_TO_ALWAYS: Final = 253_402_214_400_000_000
 """9999-12-31 UTC in µs: the row that is valid now."""
+
+
+class PointsLost(RuntimeError):  # noqa: N818 - says what happened
+    """No whole copy of the map: the engine must not start on numbers it would have to guess."""
+
 
 _PLACE = ("device_id", "lon", "lat")
 """A change of these is another sensor or another place: the point gets a new row and keeps its number."""
@@ -41,16 +48,61 @@ def points_file(root: Path) -> Path:
     return root / "lake" / "points.parquet"
 
 
+def backup_file(root: Path) -> Path:
+    """Where the second copy of the map stands: a damaged map cannot be made again from anything else."""
+    return root / "lake" / "points.backup.parquet"
+
+
 def load(root: Path) -> pa.Table | None:
     """All rows of the map, former ones too, as schema.POINTS; None where there is no map yet.
 
     Raises OSError or pyarrow.ArrowInvalid: a damaged map is never guessed anew, for numbers would move.
     """
     path = points_file(root)
-    if not path.exists():
-        return None
+    return _read(path) if path.exists() else None
+
+
+def _read(path: Path) -> pa.Table:
     with pq.ParquetFile(path, page_checksum_verification=True) as file:
         return file.read().cast(POINTS)
+
+
+def restore(root: Path, damage: Damage) -> None:
+    """Bring back the map from its second copy where it is damaged, gone, or not what was written.
+
+    Call before ``merge``, as the only writer. Raises PointsLost where both copies are damaged: points must not get
+    new numbers. Raises OSError.
+    """
+    path, backup, states = points_file(root), backup_file(root), States(root)
+    if _usable(path, states) or not (path.exists() or backup.exists()):
+        return
+    if not _usable(backup, states):
+        raise PointsLost(
+            f"{path} is damaged and there is no whole second copy ({backup.name}): which number is which point is "
+            "not known any more. Put back either file from a backup of the data folder."
+        )
+    if path.exists():
+        damage.put_aside(path, "damaged")
+    tmp = path.with_name("points.tmp")
+    tmp.write_bytes(backup.read_bytes())
+    replace_kept(root, tmp, path)
+    damage.say(f"{path} is restored from {backup.name}")
+
+
+def _copied(root: Path) -> bool:
+    """Whether the second copy is one of the map as it is, and not as it was before a crash."""
+    backup = backup_file(root)
+    return backup.exists() and backup.read_bytes() == points_file(root).read_bytes()
+
+
+def _usable(path: Path, states: States) -> bool:
+    if not path.exists() or not states.fits(path):
+        return False
+    try:
+        point_table(_read(path))
+    except (pa.ArrowException, OSError, ValueError):
+        return False
+    return True
 
 
 def merge(root: Path, incoming: pa.Table, now_us: int) -> PointTable:
@@ -67,7 +119,7 @@ def merge(root: Path, incoming: pa.Table, now_us: int) -> PointTable:
     known = load(root)
     old = _frame(known if known is not None else POINTS.empty_table())
     table = _merged(old, registry, now_us)
-    if known is None or not table.equals(known):
+    if known is None or not table.equals(known) or not _copied(root):
         _save(root, table)
     return point_table(table)
 
@@ -134,16 +186,20 @@ def _merged(old: pl.DataFrame, registry: pl.DataFrame, now_us: int) -> pa.Table:
 
 
 def _save(root: Path, table: pa.Table) -> None:
-    final = points_file(root)
-    final.parent.mkdir(parents=True, exist_ok=True)
+    folder = points_file(root).parent
+    folder.mkdir(parents=True, exist_ok=True)
     fsync_dir(root)
-    tmp = final.with_name("points.tmp")
+    tmp = folder / "points.tmp"
     schema = with_metadata(POINTS)
     with pq.ParquetWriter(
         tmp, schema, compression="zstd", compression_level=1, write_page_checksum=True
     ) as writer:
         writer.write_table(table.replace_schema_metadata(schema.metadata))
-    replace_durably(tmp, final)
+    copy = folder / "points.backup.tmp"
+    copy.write_bytes(tmp.read_bytes())
+    # The map first: a copy that is older than the map would take back numbers that are in use.
+    replace_kept(root, tmp, points_file(root))
+    replace_kept(root, copy, backup_file(root))
 
 
 def point_table(table: pa.Table) -> PointTable:

@@ -23,6 +23,7 @@ META_FORMAT: Final = b"yuzui.format"
 META_RULES: Final = b"yuzui.rules"
 META_LATE_ROWS: Final = b"yuzui.late_rows"
 META_REPLACES: Final = b"yuzui.replaces"
+META_FOLDED_POS: Final = b"yuzui.folded_pos"
 
 TIME: Final = pa.timestamp("us", tz="UTC")
 SCORE_STEPS: Final = 32
@@ -198,21 +199,31 @@ EMPTY: Final = {
 ROW_GROUP_SEALED: Final = 122_880
 """DuckDB's own vector block: one of its threads takes one row group."""
 ROW_GROUP_HOT: Final = 32_768
-PAGE_ROWS_MAX: Final = 4096
+PAGE_ROWS_MAX: Final = ROW_GROUP_SEALED // 6
+"""Measured against 4,096: half as many rows more encoded a second, 4 % smaller, single points found as fast. Against
+61,440: ten points found a third faster, for a reader skips whole pages."""
+_LEVEL: Final = 1
+_LEVEL_TIME_LASTING: Final = 4
+"""zstd's level for ``time`` in files that stay: clocks that jitter leave it three quarters of all bytes, and level 4
+takes an eighth off (levels 2 and 3 nearly nothing) for 10 ns a row. What is written anew within the hour is not
+worth that."""
 _DICTIONARY: Final = ("lag_ms", "value", "device_flag", "flag", "checks", "score")
 _DELTA: Final = ("point", "time", "pos")
 _HAS_PAGE_ROWS: Final = "max_rows_per_page" in inspect.signature(pq.ParquetWriter.__init__).parameters
 
 
-def reading_options(schema: pa.Schema) -> dict[str, Any]:
+def reading_options(schema: pa.Schema, *, lasting: bool = False) -> dict[str, Any]:
     """How readings are encoded, as arguments for ``pyarrow.parquet.ParquetWriter``.
 
+    ``lasting``: the file is not meant to be written anew (a compacted hour); takes more CPU, fewer bytes.
     Real sensors are quantised, so a dictionary halves ``value`` against byte-stream-split. Page checksums
     are on because neither DuckDB nor Polars would otherwise notice a flipped bit.
     """
     options: dict[str, Any] = {
         "compression": "zstd",
-        "compression_level": 1,
+        "compression_level": {
+            n: _LEVEL_TIME_LASTING if lasting and n == "time" else _LEVEL for n in schema.names
+        },
         "use_dictionary": [n for n in _DICTIONARY if n in schema.names],
         "column_encoding": {n: "DELTA_BINARY_PACKED" for n in _DELTA if n in schema.names},
         "write_page_checksum": True,
@@ -240,11 +251,12 @@ def to_arrow(batch: ReadingBatch, late: bool) -> pa.Table:
     limits = np.iinfo(np.int32)
     lag_off = (lag < limits.min) | (lag > limits.max)
     lag_ms = np.clip(lag, limits.min, limits.max).astype(np.int32)
+    missing = np.isnan(batch.value)
     columns = [
         pa.array(batch.point, pa.int32()),
         pa.array(batch.time, TIME),
         pa.array(lag_ms, mask=lag_off if lag_off.any() else None),
-        pa.array(batch.value, pa.float64(), from_pandas=True),
+        pa.array(batch.value, mask=missing if missing.any() else None),
         pa.array(batch.device_flag.astype(np.int8)),
         pa.array(batch.flag.astype(np.int8)),
         pa.array(batch.checks.astype(np.int32)),

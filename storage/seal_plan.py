@@ -1,4 +1,4 @@
-"""How hot rows become sorted rows: ranges of points, order, event-time hours. Pure.
+"""How hot rows become sorted rows: ranges of points, order, event-time hours, names of files. Pure.
 
 Owns the sort and the cutting of rows into partitions. Opens no file, holds no clock, knows no Delta.
 """
@@ -6,6 +6,7 @@ Owns the sort and the cutting of rows into partitions. Opens no file, holds no c
 from __future__ import annotations
 
 import json
+import re
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Any, Final
@@ -22,6 +23,13 @@ RANGE_ROWS: Final = 4 * ROW_GROUP_SEALED
 """Rows sorted at once, about half a million: bounds the memory of a seal however much is sealed. Fresh pages
 cost more than the sort does: twice as many rows at once took three times the CPU in a new process.
 A multiple of the row group, so that full groups are written."""
+
+SEALED_NAME: Final = re.compile(r"(\d{20})-(\d{20})-(\d+)\.parquet")
+"""First and last journal seq of a sealed file, and a number: above 0 it was gathered from several."""
+COMPACTED_NAME: Final = re.compile(r"c(\d{20})-(\d{4})\.parquet")
+"""Number of the compaction that made the file, and its part."""
+COMPACT_APP: Final = "yuzui-compact"
+"""App id under which a table's transactions carry the number of the last compaction."""
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 

@@ -12,9 +12,8 @@ hold a Sealer must be started with spawn.
 
 from __future__ import annotations
 
-import re
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,32 +22,40 @@ from typing import Final
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
-from deltalake import DeltaTable, Schema, Transaction
-from deltalake.exceptions import DeltaError
-from deltalake.transaction import AddAction, CommitProperties, PostCommitHookProperties
+from deltalake import DeltaTable, Schema
+from deltalake.transaction import AddAction
 
-from storage.deltalog import CHECKPOINT_EVERY, checkpoint, last_checkpoint, set_aside_torn, sync_entries
+from storage.batch import POS_ROW_BITS
+from storage.deltalog import checkpoint, last_checkpoint, set_aside_torn, sync_entries
+from storage.deltatable import TableHandle
 from storage.fsync import fsync_dir, fsync_file
+from storage.growth import conform
+from storage.hashes import keep_hashes
 from storage.hot import HotFile, list_hot
 from storage.latest import LatestFiles, load_latest
 from storage.schema import (
     LATE,
+    META_FOLDED_POS,
     PARTITIONS,
     READINGS,
     ROW_GROUP_SEALED,
     reading_options,
     with_metadata,
 )
-from storage.seal_plan import FileStats, partition_of, point_ranges, point_time_order, split_hours
+from storage.seal_plan import (
+    COMPACTED_NAME,
+    SEALED_NAME,
+    FileStats,
+    partition_of,
+    point_ranges,
+    point_time_order,
+    split_hours,
+)
 from storage.settings import SealedSettings
 
 APP_ID: Final = "yuzui"
-COMMIT_ATTEMPTS: Final = 5
-"""Each begins with a refresh. Another writer (compaction) can win a race or two; five losses are a fault."""
 FILES_PER_COMMIT: Final = 256
 """Hot files open at once: after a long stop of sealing thousands wait, more than a process may open."""
-
-_NAME = re.compile(r"(\d{20})-(\d{20})-(\d+)\.parquet")
 
 
 @dataclass(slots=True)
@@ -90,6 +97,9 @@ def ensure_tables(root: Path) -> None:
                     "delta.checkpointInterval": "1000000000",
                     "delta.enableExpiredLogCleanup": "false",
                     "delta.logRetentionDuration": "interval 2 hours",
+                    # Names of replaced files: longer than a grace nobody asks for them, and every
+                    # checkpoint would carry a week of them.
+                    "delta.deletedFileRetentionDuration": "interval 3 hours",
                 },
             )
             sync_entries(folder, 0, 0)
@@ -97,6 +107,30 @@ def ensure_tables(root: Path) -> None:
             fsync_dir(folder.parent)
         if last_checkpoint(folder) is None:
             checkpoint(DeltaTable(str(folder)), folder, clean=False)
+
+
+def add_action(folder: Path, path: Path, hour: int, stats: FileStats, *, moved: bool = False) -> AddAction:
+    """The log action that adds the closed file ``path`` of one event-time hour to the table in ``folder``.
+
+    moved  its rows stood in the table before: who follows the table's changes need not read them again
+    """
+    date, hour_of_day = partition_of(hour)
+    stat = path.stat()
+    return AddAction(
+        path=path.relative_to(folder).as_posix(),
+        size=stat.st_size,
+        partition_values={"date": date, "hour": str(hour_of_day)},
+        modification_time=stat.st_mtime_ns // 1_000_000,
+        data_change=not moved,
+        stats=stats.json(),
+    )
+
+
+def sync_folders(folder: Path, paths: Iterable[Path]) -> None:
+    """Put the names of files of the table in ``folder`` on disk, with the folders up to it. Raises OSError."""
+    folders = {folder} | {above for path in paths for above in (path.parent, path.parent.parent)}
+    for above in sorted(folders, reverse=True):
+        fsync_dir(above)
 
 
 class _HotCursor:
@@ -150,25 +184,13 @@ class _Writer:
     def finish(self) -> list[AddAction]:
         """Close and sync all files and the folders above them; the actions that add them."""
         actions = []
-        folders = {self._folder}
         for hour, (path, writer, stats) in sorted(self._open.items()):
             writer.close()
             fsync_file(path)
-            folders |= {path.parent, path.parent.parent}
-            date, hour_of_day = partition_of(hour)
-            stat = path.stat()
-            actions.append(
-                AddAction(
-                    path=path.relative_to(self._folder).as_posix(),
-                    size=stat.st_size,
-                    partition_values={"date": date, "hour": str(hour_of_day)},
-                    modification_time=stat.st_mtime_ns // 1_000_000,
-                    data_change=True,
-                    stats=stats.json(),
-                )
-            )
-        for folder in sorted(folders, reverse=True):
-            fsync_dir(folder)
+            actions.append(add_action(self._folder, path, hour, stats))
+        paths = [path for path, _, _ in self._open.values()]
+        sync_folders(self._folder, paths)
+        keep_hashes(self._folder.parent.parent, paths)
         return actions
 
     def discard(self) -> None:
@@ -192,7 +214,7 @@ class Sealer:
         self.rules_hash = rules_hash
         opened_at = time.time()
         ensure_tables(root)
-        self._tables = {late: DeltaTable(str(table_dir(root, late))) for late in (False, True)}
+        self._tables = {late: TableHandle(table_dir(root, late)) for late in (False, True)}
         for late in (False, True):
             self._remove_uncommitted(late, opened_at)
         self._latest = load_latest(root)
@@ -204,10 +226,7 @@ class Sealer:
         return self._watermark(late=False), self._watermark(late=True)
 
     def _watermark(self, late: bool) -> int:
-        table = self._tables[late]
-        table.update_incremental()
-        version = table.transaction_version(APP_ID)
-        return -1 if version is None else int(version)
+        return self._tables[late].version_of(APP_ID)
 
     def seal(self, upto_seq: int) -> SealReport:
         """Seal all hot ranges that end at or below ``upto_seq`` and are not sealed yet.
@@ -269,38 +288,7 @@ class Sealer:
         return rows
 
     def _commit(self, late: bool, seq: int, actions: list[AddAction]) -> None:
-        table, folder = self._tables[late], table_dir(self.root, late)
-        lost: DeltaError | None = None
-        for _ in range(COMMIT_ATTEMPTS):
-            # The check is ours: on a fresh handle the library accepts a repeated or lower version.
-            if self._watermark(late) >= seq:
-                break
-            before = table.version()
-            try:
-                table.create_write_transaction(
-                    actions,
-                    "append",
-                    table.schema(),
-                    PARTITIONS.names,
-                    commit_properties=CommitProperties(
-                        max_commit_retries=0, app_transactions=[Transaction(APP_ID, seq)]
-                    ),
-                    post_commithook_properties=PostCommitHookProperties(
-                        create_checkpoint=False, cleanup_expired_logs=False
-                    ),
-                )
-            except DeltaError as error:
-                lost = error
-                continue
-            table.update_incremental()
-            sync_entries(folder, before + 1, table.version())
-            break
-        else:
-            raise lost or DeltaError("no attempt")
-        if table.version() - (last_checkpoint(folder) or 0) >= CHECKPOINT_EVERY:
-            checkpoint(table, folder, clean=True)
-            # A handle slows down with every commit it takes in; a fresh one starts at the checkpoint.
-            self._tables[late] = DeltaTable(str(folder))
+        self._tables[late].commit(APP_ID, seq, actions)
 
     def _save_latest(self, seq: int) -> None:
         self._latest.seq = seq
@@ -312,13 +300,33 @@ class Sealer:
         if self._latest.seq >= main_seq:
             return
         since = self._latest.seq
+        for path in self._compacted_since(since):
+            self._fold_latest(path, late=False)
         for late in (False, True):
-            named = [(_NAME.fullmatch(Path(uri).name), uri) for uri in self._tables[late].file_uris()]
-            newer = [uri for name, uri in named if name is None or int(name.group(2)) > since]
-            for uri in sorted(newer, key=lambda u: Path(u).name):
-                table = pq.ParquetFile(uri.removeprefix("file://")).read(use_threads=False)
-                self._latest.fold(table, late=late)
+            named = [(SEALED_NAME.fullmatch(path.name), path) for path in self._tables[late].paths()]
+            newer = [path for name, path in named if name and int(name.group(2)) > since]
+            for path in sorted(newer, key=lambda p: p.name):
+                self._fold_latest(path, late=late)
         self._save_latest(main_seq)
+
+    def _fold_latest(self, path: Path, *, late: bool) -> None:
+        with pq.ParquetFile(path, page_checksum_verification=True, pre_buffer=False) as file:
+            for group in range(file.num_row_groups):
+                self._latest.fold(file.read_row_group(group, use_threads=False), late=late)
+
+    def _compacted_since(self, seq: int) -> list[Path]:
+        """Compacted files that may hold rows of records above ``seq``, oldest first.
+
+        Files of a later compaction hold rows up to a later record: looked at from the newest backwards.
+        """
+        found: list[Path] = []
+        compacted = [path for path in self._tables[False].paths() if COMPACTED_NAME.fullmatch(path.name)]
+        for path in sorted(compacted, key=lambda p: p.name, reverse=True):
+            words = pq.read_metadata(path).metadata or {}
+            if int(words[META_FOLDED_POS]) >> POS_ROW_BITS <= seq:
+                break
+            found.append(path)
+        return found[::-1]
 
     def _remove_uncommitted(self, late: bool, opened_at: float) -> None:
         """Remove files a crash left before their commit: above the watermark, and from before this start.
@@ -328,7 +336,7 @@ class Sealer:
         """
         watermark = self._watermark(late)
         for path in table_dir(self.root, late).glob("date=*/hour=*/*.parquet"):
-            name = _NAME.fullmatch(path.name)
+            name = SEALED_NAME.fullmatch(path.name)
             if name and int(name.group(2)) > watermark and path.stat().st_mtime < opened_at:
                 path.unlink()
 
@@ -347,8 +355,9 @@ def _sorted_ranges(files: list[HotFile], late: bool) -> Iterator[pa.Table]:
                 seen, counts = counts, seen
             counts[: len(seen)] += seen
         cursors = [_HotCursor(file) for file in opened]
+        shape = LATE if late else READINGS
         for below in point_ranges(counts):
-            parts = [part for cursor in cursors for part in cursor.take_below(below)]
+            parts = [conform(part, shape) for cursor in cursors for part in cursor.take_below(below)]
             if not parts:
                 continue
             table = pa.concat_tables(parts).combine_chunks()

@@ -169,6 +169,10 @@ class SegmentFile:
         """Bytes of the file now."""
         return os.fstat(self._fd).st_size
 
+    def bytes_at(self, offset: int, size: int) -> bytes:
+        """The file's own bytes; fewer at its end."""
+        return os.pread(self._fd, size, offset)
+
     def unlinked(self) -> bool:
         """The name is gone (cut) or stands for another file by now."""
         return os.fstat(self._fd).st_nlink == 0

@@ -46,6 +46,20 @@ class SealedSettings(Settings):
     this is told to refresh."""
 
 
+class CompactionSettings(Settings):
+    """[compaction]: hours that are over become few sorted files, late readings folded in."""
+
+    lateness_s: int = Field(600, ge=0, le=7 * 86_400)
+    """An hour is over when the newest event time is this far past its end: most late readings are there by then."""
+    fold_s: int = Field(600, ge=0)
+    """An hour compacted before waits at least this long (in event time) for more late readings."""
+    files_per_hour_max: int = Field(120, ge=2, le=150)
+    """More small files of one hour than this are gathered into one. A city at 116,200 readings/s seals every 34 s,
+    which makes 106 files an hour: below this nothing is written twice."""
+    memory_bytes: int = Field(256 * MIB, ge=64 * MIB)
+    """What a merge may take beyond what the sealer needs anyway."""
+
+
 class SnapshotSettings(Settings):
     """[snapshot]: Judge's state, so that a restart replays only a tail."""
 

@@ -32,7 +32,8 @@ CRC = struct.Struct("<I")
 ALIGN: Final = 64
 """Arrays begin on borders of this many bytes, a cache line, counted from the start of the file."""
 KEEP: Final = 2
-"""The newest, and one to fall back on should the newest not be readable."""
+"""The newest, and one to fall back on should the newest not be readable. Beside them the newest from which every
+row that is not sealed yet can be derived again (``base_seq`` of ``save``)."""
 KINDS: Final = frozenset("biufSUmM")
 """numpy kinds whose bytes mean the same in another process: no objects, no records of fields."""
 
@@ -76,9 +77,12 @@ def list_snapshots(folder: Path) -> list[tuple[int, Path]]:
     return sorted((int(match[1]), folder / match[0]) for match in found if match)
 
 
-def save(folder: Path, seq: int, arrays: Mapping[str, Array], meta: Mapping[str, Any]) -> Path:
+def save(
+    folder: Path, seq: int, arrays: Mapping[str, Array], meta: Mapping[str, Any], base_seq: int | None = None
+) -> Path:
     """Write a snapshot, on disk when this returns, then remove all but the newest KEEP.
 
+    base_seq  the newest one at or below this position stays too
     The arrays, of any shape and of a kind in KINDS, must not change meanwhile. ``meta`` is JSON (a NaN
     in it comes back as None). Raises TypeError for what cannot be written, OSError; nothing then changed.
     """
@@ -96,9 +100,22 @@ def save(folder: Path, seq: int, arrays: Mapping[str, Array], meta: Mapping[str,
     except BaseException:
         tmp.unlink(missing_ok=True)
         raise
-    for _, old in list_snapshots(folder)[:-KEEP]:
-        old.unlink(missing_ok=True)
+    older = list_snapshots(folder)[:-KEEP]
+    base = max((at for at, _ in list_snapshots(folder) if at <= (base_seq or 0)), default=None)
+    for at, old in older:
+        if at != base:
+            old.unlink(missing_ok=True)
     return final
+
+
+def forget_above(folder: Path, seq: int) -> None:
+    """Set aside the snapshots above ``seq``, on disk on return: what they presume has to be derived again."""
+    above = [path for at, path in list_snapshots(folder) if at > seq]
+    for path in above:
+        os.replace(path, path.with_name(path.name + ".aside"))
+        log.warning("%s presumes rows that must be derived again; set aside as %s.aside", path, path.name)
+    if above:
+        fsync_dir(folder)
 
 
 def load_newest(folder: Path) -> Snapshot | None:

@@ -12,132 +12,146 @@
 
 SET TimeZone = {{time_zone}};
 
--- What the log of a Delta table says: its files with their event-time hour since 1970, and one row with
--- the watermark (path NULL). Begins at the newest checkpoint; entries must follow it without a hole.
-CREATE OR REPLACE MACRO yuzui_log(folder) AS TABLE
-WITH base AS MATERIALIZED (
-    SELECT max(CAST(parse_filename(file)[:20] AS BIGINT)) AS version
-    FROM glob(folder || '/_delta_log/????????????????????.checkpoint.parquet')
-), lines AS (
-    -- As text and not read_json: a tenth of the time over hundreds of small files.
-    SELECT CAST(parse_filename(filename, true) AS BIGINT) AS version, unnest(string_split(content, chr(10))) AS line
-    FROM read_text(folder || '/_delta_log/????????????????????.json')
-    WHERE CAST(parse_filename(filename, true) AS BIGINT) > (SELECT version FROM base)
-), parsed AS MATERIALIZED (
-    SELECT version, json_transform(line, '{"add": {"path": "VARCHAR", "partitionValues": {"date": "VARCHAR", "hour": "INTEGER"}},
-                                           "remove": {"path": "VARCHAR"},
-                                           "txn": {"appId": "VARCHAR", "version": "BIGINT"}}') AS a
-    FROM lines WHERE line <> ''
-), entries AS (
-    SELECT version, a."add" AS "add", a."remove" AS "remove", a.txn AS txn FROM parsed
-), snapshot AS MATERIALIZED (
-    SELECT "add".path AS path,
-           map_extract("add"."partitionValues", 'date')[1] AS date,
-           CAST(map_extract("add"."partitionValues", 'hour')[1] AS INTEGER) AS hour,
-           txn."appId" AS app, txn.version AS seq
-    FROM read_parquet(folder || '/_delta_log/????????????????????.checkpoint.parquet', filename = true)
-    WHERE CAST(parse_filename(filename)[:20] AS BIGINT) = (SELECT version FROM base)
-), actions AS (
-    SELECT version, coalesce("add".path, "remove".path) AS path, "add" IS NOT NULL AS lives,
-           "add"."partitionValues".date AS date, "add"."partitionValues".hour AS hour
-    FROM entries WHERE "add" IS NOT NULL OR "remove" IS NOT NULL
-    UNION ALL
-    SELECT -1, path, true, date, hour FROM snapshot WHERE path IS NOT NULL
-), files AS (
-    SELECT path, max_by(lives, version) AS lives, max_by(date, version) AS date, max_by(hour, version) AS hour
-    FROM actions GROUP BY path
-)
-SELECT url_decode(path) AS path,
-       epoch(CAST(date AS DATE))::BIGINT // 3600 + hour AS hour, NULL::BIGINT AS seq
-FROM files WHERE lives
-UNION ALL
-SELECT NULL, NULL, CASE WHEN whole THEN seq ELSE error('the log changed while it was read: refresh again') END
-FROM (SELECT coalesce(max(version) - min(version) + 1 = count(DISTINCT version)
-                      AND min(version) = (SELECT version FROM base) + 1, true)
-             AND (SELECT count(*) > 0 FROM snapshot) AS whole FROM entries),
-     (SELECT coalesce(max(seq), -1) AS seq FROM (
-          SELECT txn.version AS seq FROM entries WHERE txn."appId" = 'yuzui'
-          UNION ALL SELECT seq FROM snapshot WHERE app = 'yuzui'));
-
--- Hot files by their names: FIRST-LAST-HOUR-HOUR.parquet.
-CREATE OR REPLACE MACRO yuzui_hot(pattern) AS TABLE
-SELECT file, CAST(n.last AS BIGINT) AS last, CAST(n.lo AS BIGINT) AS hour_min, CAST(n.hi AS BIGINT) AS hour_max
-FROM (SELECT parse_filename(file) AS file,
-             regexp_extract(parse_filename(file), '^\d{20}-(\d{20})-(-?\d+)-(-?\d+)\.parquet$', ['last', 'lo', 'hi']) AS n
-      FROM glob(pattern))
-WHERE n.last <> '';
-
--- The lake at this instant: both logs and the list of hot files, each read once. A hot file belongs to it
--- while its last journal seq is above the watermark of its sealed table, so a seal is seen whole or not at all.
+-- The lake at this instant: the logs of both Delta tables, the list of hot files and the folders, each read once.
+-- A hot file belongs to it while its last journal seq is above the watermark of its sealed table, so a seal is seen
+-- whole or not at all. A compaction is seen whole by its number in the main log: files, rollups and folds.
+--
+-- The order of looking: the late log before the main one, so that late rows which a compaction folds meanwhile are
+-- seen twice (and shown once), never not at all; folders after both; the list of hot files when the query runs.
+-- Where another order could lead to a wrong answer it leads to an error that says to refresh again.
 CREATE OR REPLACE VIEW yuzui_now AS
-WITH main_log AS MATERIALIZED (FROM yuzui_log({{readings}})),
-late_log AS MATERIALIZED (FROM yuzui_log({{late}})),
--- Main before late: a range's late file is put in place before its main file, so no main is seen without its
--- late. Late rows beyond the last main file seen (reach) are left out: a range shows whole or not at all.
-main_names AS MATERIALIZED (FROM yuzui_hot({{hot_main_glob}})),
-reach AS MATERIALIZED (
-    SELECT max(seq) AS seq FROM (SELECT last AS seq FROM main_names UNION ALL SELECT seq FROM main_log)
-), late_names AS MATERIALIZED (
-    SELECT n.* FROM reach JOIN yuzui_hot({{hot_late_glob}}) n ON n.last <= reach.seq
-), latest AS MATERIALIZED (
-    SELECT max(parse_filename(file)) AS file, coalesce(CAST(max(parse_filename(file, true)) AS BIGINT), -1) AS seq
-    FROM reach JOIN glob({{latest_glob}}) ON CAST(parse_filename(file, true) AS BIGINT) <= reach.seq
-), late_files AS MATERIALIZED (
-    SELECT {{hot_late}} || file AS path, hour_min, hour_max
-    FROM late_names JOIN late_log ON last > seq
+WITH line AS MATERIALIZED (
+    -- As text and not read_json: a tenth of the time over hundreds of small files.
+    SELECT late, version, json_transform(line, '{"add": {"path": "VARCHAR"}, "remove": {"path": "VARCHAR"},
+                                                 "txn": {"appId": "VARCHAR", "version": "BIGINT"}}') AS a
+    FROM (SELECT contains(filename, '/late/_delta_log/') AS late, CAST(parse_filename(filename, true) AS BIGINT) AS version,
+                 unnest(string_split(content, chr(10))) AS line
+          FROM read_text([{{late}} || '/_delta_log/????????????????????.json',
+                          {{readings}} || '/_delta_log/????????????????????.json']))
+    WHERE line <> ''
+), checkpoint AS MATERIALIZED (
+    SELECT contains(filename, '/late/_delta_log/') AS late, CAST(parse_filename(filename)[:20] AS BIGINT) AS version,
+           "add".path AS path, txn."appId" AS app, txn.version AS seq
+    FROM read_parquet([{{late}} || '/_delta_log/????????????????????.checkpoint.parquet',
+                       {{readings}} || '/_delta_log/????????????????????.checkpoint.parquet'], filename = true)
+), base AS MATERIALIZED (
+    SELECT late, max(version) AS version FROM checkpoint GROUP BY late
+), entry AS MATERIALIZED (
+    SELECT late, line.version, a."add" IS NOT NULL AS lives, coalesce(a."add".path, a."remove".path) AS path,
+           a.txn."appId" AS app, a.txn.version AS seq, line.version - base.version AS step
+    FROM line JOIN base USING (late) WHERE line.version > base.version
     UNION ALL
-    SELECT {{late}} || '/' || path, hour, hour FROM late_log WHERE path IS NOT NULL
+    SELECT late, version, true, path, app, seq, 0 FROM checkpoint JOIN base USING (late, version)
+), mark AS MATERIALIZED (
+    SELECT coalesce(max(seq) FILTER (app = 'yuzui' AND NOT late), -1) AS main_seq,
+           coalesce(max(seq) FILTER (app = 'yuzui' AND late), -1) AS late_seq,
+           coalesce(max(seq) FILTER (app = 'yuzui-compact' AND NOT late), -1) AS compaction,
+           coalesce(max(seq) FILTER (app = 'yuzui-compact' AND late), -1) AS late_compaction,
+           -- Both tables there, and the entries after each checkpoint without a hole.
+           count(DISTINCT late) = 2
+               AND coalesce(max(step) FILTER (late) = count(DISTINCT step) FILTER (late AND step > 0), false)
+               AND coalesce(max(step) FILTER (NOT late) = count(DISTINCT step) FILTER (NOT late AND step > 0), false) AS whole
+    FROM entry
+), logged AS MATERIALIZED (
+    -- date=YYYY-MM-DD/hour=HH/NAME.parquet
+    SELECT late, path, epoch(CAST(path[6:15] AS DATE))::BIGINT // 3600 + CAST(path[22:23] AS INTEGER) AS hour
+    FROM (SELECT late, url_decode(path) AS path, max_by(lives, step) AS lives FROM entry WHERE path IS NOT NULL GROUP BY ALL)
+    WHERE lives
+), hot AS MATERIALIZED (
+    SELECT CASE
+        WHEN h."last" IS NULL THEN error('the list of hot files is damaged: start the engine')
+        WHEN NOT whole OR late_compaction > compaction OR h.sealed_main > main_seq OR h.sealed_late > late_seq
+             OR (h."last" >= 0 AND h."last" < main_seq)
+        THEN error('the log changed while it was read: refresh again')
+        ELSE h END AS h, main_seq, late_seq, compaction, greatest(h."last", main_seq) AS reach
+    FROM mark, (SELECT json_transform(content, '{"sealed_main": "BIGINT", "sealed_late": "BIGINT", "last": "BIGINT",
+                                                 "main": ["VARCHAR"], "late": ["VARCHAR"]}') AS h
+                FROM read_text({{hot_list}}))
+), hot_name AS MATERIALIZED (
+    -- FIRST-LAST-HOUR-HOUR.parquet; the hours are 1 and 0 where there is no row. unsealed: not yet in the Delta table.
+    SELECT late, file, CAST(n.last AS BIGINT) AS last, CAST(n.last AS BIGINT) > seq AS unsealed,
+           CAST(n.lo AS BIGINT) AS hour_min, CAST(n.hi AS BIGINT) AS hour_max
+    FROM (SELECT late, seq, file,
+                 regexp_extract(file, '^\d{20}-(\d{20})-(-?\d+)-(-?\d+)\.parquet$', ['last', 'lo', 'hi']) AS n
+          FROM (SELECT false AS late, main_seq AS seq, unnest(h.main) AS file FROM hot
+                UNION ALL SELECT true, late_seq, unnest(h.late) FROM hot))
+), late_file AS MATERIALIZED (
+    SELECT {{hot_late}} || file AS path, hour_min, hour_max FROM hot_name WHERE late AND unsealed
+    UNION ALL
+    SELECT {{late}} || '/' || path, hour, hour FROM logged WHERE late
 ), hot_main AS MATERIALIZED (
-    SELECT {{hot_main}} || file AS path, hour_min, hour_max
-    FROM main_names JOIN main_log ON last > seq
-), hot_touched AS MATERIALIZED (
-    SELECT h.path FROM hot_main h
-    SEMI JOIN late_files l ON l.hour_min <= h.hour_max AND l.hour_max >= h.hour_min
-), files AS (
-    SELECT CASE WHEN path IN (FROM hot_touched) THEN 'touched' ELSE 'plain' END AS list, path, hour_min, hour_max
-    FROM hot_main
+    SELECT {{hot_main}} || file AS path, hour_min, hour_max FROM hot_name WHERE NOT late AND unsealed
+), spans AS MATERIALIZED (
+    SELECT (SELECT coalesce(list(DISTINCT {lo: hour_min, hi: hour_max}), []) FROM late_file) AS late,
+           (SELECT coalesce(list(DISTINCT {lo: hour_min, hi: hour_max}), []) FROM hot_main) AS hot
+), rollup AS MATERIALIZED (
+    -- {hour or day}-{number of its compaction}.parquet, of those committed.
+    SELECT hourly, CAST(nullif(n.span, '') AS BIGINT) AS span, CAST(nullif(n.number, '') AS BIGINT) AS number
+    FROM (SELECT contains(file, '/rollup_1h/') AS hourly,
+                 regexp_extract(parse_filename(file), '^(-?\d+)-(\d{20})\.parquet$', ['span', 'number']) AS n
+          FROM (FROM glob({{rollup_1m_glob}}) UNION ALL FROM glob({{rollup_1h_glob}})))
+    WHERE CAST(nullif(n.number, '') AS BIGINT) <= (SELECT compaction FROM mark)
+), day AS MATERIALIZED (
+    SELECT span AS day, max(number) AS number FROM rollup WHERE hourly GROUP BY span
+), hour AS MATERIALIZED (
+    -- sealed: it has readings in the main table. touched: a late file has rows of it. clean: compaction wrote all its
+    -- files and nothing came since, so its rollups answer; number: of the newest by the minute.
+    SELECT hour, sealed, touched, h.number,
+           coalesce(compacted AND day.number >= h.number AND NOT touched AND NOT hot, false) AS clean
+    FROM (SELECT g.*, len([s FOR s IN spans.late IF s.lo <= hour AND s.hi >= hour]) > 0 AS touched,
+                 len([s FOR s IN spans.hot IF s.lo <= hour AND s.hi >= hour]) > 0 AS hot
+          FROM spans, (SELECT hour, bool_or(main) AS sealed, coalesce(bool_and(compacted), false) AS compacted, max(number) AS number
+                       FROM (SELECT true AS main, hour, contains(path, '/c') AS compacted, NULL::BIGINT AS number
+                             FROM logged WHERE NOT late
+                             UNION ALL SELECT false, span, NULL, number FROM rollup WHERE NOT hourly)
+                       GROUP BY hour) g) h
+    LEFT JOIN day ON day.day = (hour - (hour % 24 + 24) % 24) // 24
+), latest AS MATERIALIZED (
+    SELECT max(file) AS file, coalesce(max(seq), -1) AS seq
+    FROM (SELECT parse_filename(file) AS file, CAST(parse_filename(file, true) AS BIGINT) AS seq FROM glob({{latest_glob}}))
+    WHERE seq <= (SELECT reach FROM hot)
+), main_file AS MATERIALIZED (
+    SELECT CASE WHEN len([s FOR s IN spans.late IF s.lo <= hour_max AND s.hi >= hour_min]) > 0 THEN 'touched' ELSE 'plain' END AS list,
+           path, hour_min, hour_max, true AS dirty
+    FROM hot_main, spans
     UNION ALL
-    SELECT CASE WHEN hour IN (SELECT unnest(range(hour_min, hour_max + 1)) FROM late_files)
-                THEN 'touched' ELSE 'plain' END, {{readings}} || '/' || path, hour, hour
-    FROM main_log WHERE path IS NOT NULL
-    UNION ALL SELECT 'late', path, hour_min, hour_max FROM late_files
+    SELECT CASE WHEN touched THEN 'touched' ELSE 'plain' END, {{readings}} || '/' || path, hour, hour, NOT clean
+    FROM logged JOIN hour USING (hour) WHERE NOT late
+), file AS (
+    SELECT list, path, hour_min, hour_max FROM main_file
+    UNION ALL SELECT 'dirty', path, hour_min, hour_max FROM main_file WHERE dirty AND list = 'plain'
+    UNION ALL SELECT 'late', path, hour_min, hour_max FROM late_file
+    UNION ALL SELECT 'rollup_1m', {{rollup_1m}} || hour || '-' || lpad(number::VARCHAR, 20, '0') || '.parquet', hour, hour
+              FROM hour WHERE clean OR NOT sealed
+    UNION ALL SELECT 'rollup_1h', {{rollup_1h}} || day || '-' || lpad(number::VARCHAR, 20, '0') || '.parquet', day * 24, day * 24 + 23
+              FROM day
     UNION ALL SELECT 'latest_file', {{latest}} || file, 0, 0 FROM latest WHERE file IS NOT NULL
-    UNION ALL SELECT 'latest_main', {{hot_main}} || m.file, hour_min, hour_max
-              FROM main_names m JOIN latest ON last > seq
-    UNION ALL SELECT 'latest_late', {{hot_late}} || n.file, hour_min, hour_max
-              FROM late_names n JOIN latest ON last > seq
+    UNION ALL SELECT CASE WHEN late THEN 'latest_late' ELSE 'latest_main' END,
+                     CASE WHEN late THEN {{hot_late}} ELSE {{hot_main}} END || h.file, hour_min, hour_max
+              FROM hot_name h JOIN latest ON last > seq
     UNION ALL SELECT 'points', {{points}}, 0, 0 FROM glob({{points}})
     UNION ALL SELECT 'alerts', {{alerts}} || parse_filename(file), 0, 0 FROM glob({{alerts_glob}})
     UNION ALL SELECT 'quarantine', {{quarantine}} || parse_filename(file), 0, 0 FROM glob({{quarantine_glob}})
-    -- A file without rows for each list, always there: an empty list of files is an error in DuckDB.
-    UNION ALL SELECT list, path, -1000000000000, 1000000000000 FROM (VALUES
-        ('plain', {{empty_readings}}), ('touched', {{empty_readings}}), ('late', {{empty_late}}),
-        ('latest_file', {{empty_readings}}), ('latest_main', {{empty_readings}}), ('latest_late', {{empty_late}}),
-        ('points', {{empty_points}}), ('alerts', {{empty_alerts}}), ('quarantine', {{empty_quarantine}})) e(list, path)
-    UNION ALL SELECT 'main_seq', NULL, seq, NULL FROM main_log WHERE seq IS NOT NULL
-    UNION ALL SELECT 'late_seq', NULL, seq, NULL FROM late_log WHERE seq IS NOT NULL
-    UNION ALL SELECT 'pos_end', NULL, (seq + 1) << {{pos_row_bits}}, NULL FROM reach
-), file AS (
-    SELECT list, {path: path, hour_min: hour_min, hour_max: hour_max} AS f FROM files
+    UNION ALL SELECT 'forecasts', {{forecasts}} || parse_filename(file), 0, 0 FROM glob({{forecasts_glob}})
+    UNION ALL SELECT 'alert_log', {{alert_log}} || parse_filename(file), 0, 0 FROM glob({{alert_log_glob}})
+    UNION ALL SELECT 'folds', {{folds}} || parse_filename(file), 0, 0 FROM glob({{folds_glob}})
 )
 SELECT {
     taken_at: now(),
-    main_seq: max(f.hour_min) FILTER (list = 'main_seq'),
-    late_seq: max(f.hour_min) FILTER (list = 'late_seq'),
-    pos_end: max(f.hour_min) FILTER (list = 'pos_end'),
-    -- DuckDB guesses the rows of a list from its first file. With the file without rows last in lists of
-    -- main readings and first in the others, a join always hashes the small side and prunes the large one.
-    plain: list(f ORDER BY f.hour_min DESC, f.path) FILTER (list = 'plain'),
-    touched: list(f ORDER BY f.hour_min DESC, f.path) FILTER (list = 'touched'),
-    late: list(f ORDER BY f.hour_min, f.path) FILTER (list = 'late'),
-    latest_file: list(f ORDER BY f.hour_min, f.path) FILTER (list = 'latest_file'),
-    latest_main: list(f ORDER BY f.hour_min DESC, f.path) FILTER (list = 'latest_main'),
-    latest_late: list(f ORDER BY f.hour_min, f.path) FILTER (list = 'latest_late'),
-    points: list(f ORDER BY f.hour_min, f.path) FILTER (list = 'points'),
-    alerts: list(f ORDER BY f.hour_min, f.path) FILTER (list = 'alerts'),
-    quarantine: list(f ORDER BY f.hour_min, f.path) FILTER (list = 'quarantine')
+    main_seq: (SELECT main_seq FROM mark),
+    late_seq: (SELECT late_seq FROM mark),
+    compaction: (SELECT compaction FROM mark),
+    pos_end: (SELECT (reach + 1) << {{pos_row_bits}} FROM hot),
+    -- Hot files from before the file of last readings are in the list, or something removed that file.
+    latest_whole: (SELECT seq >= h.sealed_main FROM latest, hot),
+    -- Hours whose rows are in the files of a day's rollup but count anew from readings.
+    dirty_hours: (SELECT coalesce(list(hour), []) FROM hour WHERE sealed AND NOT clean),
+    -- With a file without rows in each list, always there: an empty list of files is an error in DuckDB. And DuckDB
+    -- guesses the rows of a list from its first file: with that file last in lists of main readings and first
+    -- in the others, a join always hashes the small side and prunes the large one.
+    {{lists}}
 } AS snapshot
-FROM file;
+FROM (SELECT list, {path: path, hour_min: hour_min, hour_max: hour_max} AS f FROM file);
 
 {{refresh}}
 
@@ -153,27 +167,60 @@ CREATE OR REPLACE MACRO yuzui_files_between(files, since, until) AS CASE
           IF struct_extract(f, 'hour_min') <= epoch(CAST(until AS TIMESTAMPTZ)) / 3600
          AND struct_extract(f, 'hour_max') + 1 >= epoch(CAST(since AS TIMESTAMPTZ)) / 3600] END;
 
+-- The begin of the span of so many microseconds, counted from 1970, that a time lies in; also before 1970.
+CREATE OR REPLACE MACRO yuzui_begin(t, span) AS
+    make_timestamptz(epoch_us(CAST(t AS TIMESTAMPTZ)) - (epoch_us(CAST(t AS TIMESTAMPTZ)) % span + span) % span);
+CREATE OR REPLACE MACRO yuzui_minute(t) AS yuzui_begin(t, 60000000);
+CREATE OR REPLACE MACRO yuzui_hour(t) AS yuzui_begin(t, 3600000000);
+CREATE OR REPLACE MACRO yuzui_hour_after(t) AS yuzui_begin(CAST(t AS TIMESTAMPTZ) + to_microseconds(3599999999), 3600000000);
+
 CREATE OR REPLACE VIEW yuzui_points AS
 SELECT * FROM read_parquet(yuzui_files(getvariable('yuzui').points), hive_partitioning = false);
 
+-- Not a WITH inside of the next: shared, it would keep a query's filters from the files.
+CREATE OR REPLACE MACRO yuzui_late_between(since, until) AS TABLE
+SELECT *
+FROM read_parquet(yuzui_files_between(getvariable('yuzui').late, since, until), hive_partitioning = false)
+WHERE pos < CAST(getvariable('yuzui').pos_end AS BIGINT)
+  AND "time" >= CAST(since AS TIMESTAMPTZ) AND "time" < CAST(until AS TIMESTAMPTZ);
+
+-- Readings by point number, each (point, time) once: main, unless a late reading of the same key was
+-- received after it; of late ones the last received. Hours without late files are a plain scan.
+-- files: of hours that no late file touches, of getvariable('yuzui'). The times must be constants.
+CREATE OR REPLACE MACRO yuzui_between(files, since, until) AS TABLE
+SELECT point, "time", lag_ms, value, device_flag, flag, checks, score
+FROM read_parquet(yuzui_files_between(files, since, until), hive_partitioning = false)
+WHERE "time" >= CAST(since AS TIMESTAMPTZ) AND "time" < CAST(until AS TIMESTAMPTZ)
+UNION ALL
+SELECT m.point, m."time", m.lag_ms, m.value, m.device_flag, m.flag, m.checks, m.score
+FROM read_parquet(yuzui_files_between(getvariable('yuzui').touched, since, until), hive_partitioning = false) m
+ANTI JOIN yuzui_late_between(since, until) l
+    ON m.point = l.point AND m."time" = l."time"
+WHERE m."time" >= CAST(since AS TIMESTAMPTZ) AND m."time" < CAST(until AS TIMESTAMPTZ)
+UNION ALL
+SELECT point, "time", lag_ms, value, device_flag, flag, checks, score
+FROM yuzui_late_between(since, until)
+QUALIFY row_number() OVER (PARTITION BY point, "time" ORDER BY pos DESC) = 1;
+
+-- The same over all times; without bounds in it, so that a query's own filters reach the files.
 CREATE OR REPLACE VIEW yuzui_late AS
 SELECT * FROM read_parquet(yuzui_files(getvariable('yuzui').late), hive_partitioning = false)
 WHERE pos < CAST(getvariable('yuzui').pos_end AS BIGINT);
 
--- Readings by point number, each (point, time) once: main, unless a late reading of the same key was
--- received after it; of late ones the last received. Hours without late files are a plain scan.
-CREATE OR REPLACE VIEW yuzui_readings AS
-SELECT point, time, lag_ms, value, device_flag, flag, checks, score
-FROM read_parquet(yuzui_files(getvariable('yuzui').plain), hive_partitioning = false)
+CREATE OR REPLACE MACRO yuzui_all(files) AS TABLE
+SELECT point, "time", lag_ms, value, device_flag, flag, checks, score
+FROM read_parquet(yuzui_files(files), hive_partitioning = false)
 UNION ALL
-SELECT m.point, m.time, m.lag_ms, m.value, m.device_flag, m.flag, m.checks, m.score
+SELECT m.point, m."time", m.lag_ms, m.value, m.device_flag, m.flag, m.checks, m.score
 FROM read_parquet(yuzui_files(getvariable('yuzui').touched), hive_partitioning = false) m
 ANTI JOIN yuzui_late l
-    ON m.point = l.point AND m.time = l.time
+    ON m.point = l.point AND m."time" = l."time"
 UNION ALL
-SELECT point, time, lag_ms, value, device_flag, flag, checks, score
+SELECT point, "time", lag_ms, value, device_flag, flag, checks, score
 FROM yuzui_late
-QUALIFY row_number() OVER (PARTITION BY point, time ORDER BY pos DESC) = 1;
+QUALIFY row_number() OVER (PARTITION BY point, "time" ORDER BY pos DESC) = 1;
+
+CREATE OR REPLACE VIEW yuzui_readings AS FROM yuzui_all(getvariable('yuzui').plain);
 
 -- received_at is to the millisecond, rounded down; NULL where it lies more than 24 days from time.
 CREATE OR REPLACE VIEW readings AS
@@ -192,7 +239,9 @@ WITH hot_main AS NOT MATERIALIZED (
     FROM read_parquet(yuzui_files(getvariable('yuzui').latest_main), hive_partitioning = false)
 ), since AS (
     SELECT point, time, -2::BIGINT AS pos, lag_ms, value, device_flag, flag, checks, score
-    FROM read_parquet(yuzui_files(getvariable('yuzui').latest_file), hive_partitioning = false)
+    FROM read_parquet(yuzui_files(CASE WHEN getvariable('yuzui').latest_whole IS DISTINCT FROM false THEN getvariable('yuzui').latest_file
+                                  ELSE error('the file of last readings is missing: start the engine again, it makes one') END),
+                      hive_partitioning = false)
     UNION ALL
     SELECT point, time, -1, lag_ms, value, device_flag, flag, checks, score
     FROM hot_main SEMI JOIN (SELECT point, max(time) AS time FROM hot_main GROUP BY point) USING (point, time)
@@ -212,6 +261,45 @@ JOIN yuzui_points p ON r.point = p.point AND r.time >= p.valid_from AND r.time <
 CREATE OR REPLACE VIEW points AS
 SELECT * FROM yuzui_points WHERE valid_to >= TIMESTAMPTZ '9999-01-01 00:00:00+00';
 
+-- Rollups: one row for each point and minute, or hour, that it has readings in; time is its begin. count: all
+-- readings; good: those with a value and flag 1 or 2; the rest is of the good ones, NULL where there is none.
+-- Here of the hours that have none on disk, from readings. span in microseconds; since and until on its borders.
+CREATE OR REPLACE MACRO yuzui_rolled(span, since, until) AS TABLE
+SELECT point, make_timestamptz(begin) AS "time", "count", good, "sum", "min", "max", "first", "last"
+FROM (SELECT point, epoch_us("time") - (epoch_us("time") % span + span) % span AS begin,
+             CAST(count(*) AS INTEGER) AS "count", CAST(count(value) FILTER (flag IN (1, 2)) AS INTEGER) AS good,
+             sum(value) FILTER (flag IN (1, 2)) AS "sum",
+             min(value) FILTER (flag IN (1, 2)) AS "min", max(value) FILTER (flag IN (1, 2)) AS "max",
+             arg_min(value, "time") FILTER (flag IN (1, 2)) AS "first",
+             arg_max(value, "time") FILTER (flag IN (1, 2)) AS "last"
+      FROM yuzui_between(getvariable('yuzui').dirty, since, until) GROUP BY 1, 2);
+
+-- From the files of clean hours, and of hours whose readings retention took; other hours anew from readings.
+CREATE OR REPLACE MACRO yuzui_minutes(since, until) AS TABLE
+SELECT point, "time", "count", good, "sum", "min", "max", "first", "last"
+FROM read_parquet(yuzui_files_between(getvariable('yuzui').rollup_1m, since, until), hive_partitioning = false)
+WHERE "time" >= CAST(since AS TIMESTAMPTZ) AND "time" < CAST(until AS TIMESTAMPTZ)
+UNION ALL FROM yuzui_rolled(60000000, since, until);
+
+CREATE OR REPLACE MACRO yuzui_hours(since, until) AS TABLE
+SELECT point, "time", "count", good, "sum", "min", "max", "first", "last"
+FROM read_parquet(yuzui_files_between(getvariable('yuzui').rollup_1h, since, until), hive_partitioning = false)
+WHERE "time" >= CAST(since AS TIMESTAMPTZ) AND "time" < CAST(until AS TIMESTAMPTZ)
+  AND NOT list_contains(getvariable('yuzui').dirty_hours, epoch_us("time") // 3600000000)
+UNION ALL FROM yuzui_rolled(3600000000, since, until);
+
+CREATE OR REPLACE VIEW rollup_1m AS
+SELECT p.point_id, p.name, p.kind, p.unit, p.district, p.source, r."time", r."count", r.good,
+       1 - r.good / r."count" AS bad_share, r."sum" / r.good AS mean, r."sum", r."min", r."max", r."first", r."last", r.point
+FROM yuzui_minutes({{always}}) r
+JOIN yuzui_points p ON r.point = p.point AND r."time" >= p.valid_from AND r."time" < p.valid_to;
+
+CREATE OR REPLACE VIEW rollup_1h AS
+SELECT p.point_id, p.name, p.kind, p.unit, p.district, p.source, r."time", r."count", r.good,
+       1 - r.good / r."count" AS bad_share, r."sum" / r.good AS mean, r."sum", r."min", r."max", r."first", r."last", r.point
+FROM yuzui_hours({{always}}) r
+JOIN yuzui_points p ON r.point = p.point AND r."time" >= p.valid_from AND r."time" < p.valid_to;
+
 -- The last revision of each alert; severity is the highest it reached, 1 blue to 4 red.
 CREATE OR REPLACE VIEW alerts AS
 SELECT last_of.id, CASE WHEN last_of.type = 'resolved' THEN 'resolved' ELSE 'firing' END AS state,
@@ -227,35 +315,147 @@ CREATE OR REPLACE VIEW quarantine AS
 SELECT * FROM read_parquet(yuzui_files(getvariable('yuzui').quarantine), hive_partitioning = false)
 QUALIFY row_number() OVER (PARTITION BY id ORDER BY received_at) = 1;
 
+-- What was expected when: at is the moment, made_at the moment it was said. The newest of a point is the one to read.
+CREATE OR REPLACE VIEW forecasts AS
+SELECT * FROM read_parquet(yuzui_files(getvariable('yuzui').forecasts), hive_partitioning = false)
+QUALIFY row_number() OVER (PARTITION BY id ORDER BY made_at) = 1;
+
+-- Every step in the life of an alert: fired, sent, answered, escalated, silenced, resolved.
+CREATE OR REPLACE VIEW alert_log AS
+SELECT * FROM read_parquet(yuzui_files(getvariable('yuzui').alert_log), hive_partitioning = false)
+QUALIFY row_number() OVER (PARTITION BY id ORDER BY "at") = 1;
+
+-- What each compaction made of an hour, by source.
+CREATE OR REPLACE VIEW folds AS
+SELECT * FROM read_parquet(yuzui_files(getvariable('yuzui').folds), hive_partitioning = false)
+WHERE id <= CAST(getvariable('yuzui').compaction AS BIGINT)
+QUALIFY row_number() OVER (PARTITION BY id, hour, source ORDER BY folded_at DESC) = 1;
+
+-- Late readings by source: new ones, ones with another value than before (revised), exact repeats.
+CREATE OR REPLACE VIEW late_by_source AS
+SELECT source, CAST(sum("rows") AS BIGINT) AS "rows", CAST(sum(late_new) AS BIGINT) AS late_new,
+       CAST(sum(revised) AS BIGINT) AS revised, CAST(sum(repeats) AS BIGINT) AS repeats,
+       sum(revised) / sum("rows") AS revised_share
+FROM folds GROUP BY source;
+
 CREATE OR REPLACE MACRO flag_name(flag) AS CASE flag {{flag_cases}} END;
 
 -- The names of the checks that objected.
 CREATE OR REPLACE MACRO check_names(checks) AS
     [c.name FOR c IN {{checks}} IF (checks & c.mask) <> 0];
 
--- One point from a time up to, not including, another. Only files of those hours are opened: over a lake of
--- weeks much faster than readings with a WHERE. The three arguments must be constants:
+-- What analysts ask. All times are from since up to, not including, until, and must be constants (now() is one):
+-- only files of those hours are opened, so over a lake of weeks a macro is much faster than a view with a WHERE.
+
+-- The readings of one point, or of a list of points:
 -- FROM history('cd-00017', now() - INTERVAL 1 DAY, now());
-CREATE OR REPLACE MACRO history(id, since, until) AS TABLE
-WITH late AS (
-    SELECT *
-    FROM read_parquet(yuzui_files_between(getvariable('yuzui').late, since, until), hive_partitioning = false)
-    WHERE pos < CAST(getvariable('yuzui').pos_end AS BIGINT)
-), wanted AS (
-    SELECT point, time, lag_ms, value, flag, checks, score
-    FROM read_parquet(yuzui_files_between(getvariable('yuzui').plain, since, until), hive_partitioning = false)
-    UNION ALL
-    SELECT m.point, m.time, m.lag_ms, m.value, m.flag, m.checks, m.score
-    FROM read_parquet(yuzui_files_between(getvariable('yuzui').touched, since, until), hive_partitioning = false) m
-    ANTI JOIN late l
-        ON m.point = l.point AND m.time = l.time
-    UNION ALL
-    SELECT point, time, lag_ms, value, flag, checks, score
-    FROM late
-    QUALIFY row_number() OVER (PARTITION BY point, time ORDER BY pos DESC) = 1
+CREATE OR REPLACE MACRO history(points, since, until) AS TABLE
+WITH wanted AS (
+    SELECT p.point, p.point_id, p.valid_from, p.valid_to FROM yuzui_points p
+    SEMI JOIN (SELECT unnest([points], recursive := true) AS point_id) w ON p.point_id = w.point_id
 )
 SELECT p.point_id, r.time, r.time + to_milliseconds(r.lag_ms) AS received_at, r.value, r.flag, r.checks, r.score
-FROM wanted r
-JOIN yuzui_points p ON r.point = p.point AND r.time >= p.valid_from AND r.time < p.valid_to
-WHERE p.point_id = id AND r.time >= CAST(since AS TIMESTAMPTZ) AND r.time < CAST(until AS TIMESTAMPTZ)
-ORDER BY r.time;
+FROM yuzui_between(getvariable('yuzui').plain, since, until) r
+JOIN wanted p ON r.point = p.point AND r.time >= p.valid_from AND r.time < p.valid_to
+ORDER BY p.point_id, r.time;
+
+-- The last value of each point at or before a moment, where it has one in the hour before it (or the other span given):
+-- FROM values_at('2026-07-01 03:00', look_back := INTERVAL 6 HOUR);
+CREATE OR REPLACE MACRO values_at(t, look_back := '1 hour') AS TABLE
+SELECT p.point_id, p.name, p.kind, p.unit, p.district, p.source, p.lon, p.lat, r."time", r.value, r.flag, r.checks
+FROM (SELECT point, max("time") AS "time", arg_max(value, "time") AS value, arg_max(flag, "time") AS flag,
+             arg_max(checks, "time") AS checks
+      FROM yuzui_between(getvariable('yuzui').plain, CAST(t AS TIMESTAMPTZ) - CAST(look_back AS INTERVAL),
+                         CAST(t AS TIMESTAMPTZ) + to_microseconds(1))
+      WHERE value IS NOT NULL GROUP BY point) r
+JOIN yuzui_points p ON r.point = p.point AND r."time" >= p.valid_from AND r."time" < p.valid_to;
+
+-- A kind by district and hour (since and until are rounded down to the hour). mean is of all good readings alike.
+CREATE OR REPLACE MACRO district_hourly(kind, since, until) AS TABLE
+SELECT p.district, r."time", count(*) AS points, CAST(sum(r."count") AS BIGINT) AS readings, CAST(sum(r.good) AS BIGINT) AS good,
+       1 - sum(r.good) / sum(r."count") AS bad_share, sum(r."sum") / sum(r.good) AS mean, min(r."min") AS "min", max(r."max") AS "max"
+FROM yuzui_hours(yuzui_hour(since), yuzui_hour(until)) r
+JOIN yuzui_points p ON r.point = p.point AND r."time" >= p.valid_from AND r."time" < p.valid_to
+WHERE p.kind = kind
+GROUP BY p.district, r."time" ORDER BY p.district, r."time";
+
+-- Points within so many kilometres of a place, nearest first, with their last reading:
+-- FROM around(104.06, 30.66, 1.5) WHERE kind = 'waterlogging';
+-- FROM history((SELECT list(point_id) FROM around(104.06, 30.66, 0.5)), now() - INTERVAL 1 HOUR, now());
+CREATE OR REPLACE MACRO around(lon, lat, km) AS TABLE
+SELECT p.point_id, p.name, p.kind, p.unit, p.district, p.lon, p.lat, p.km, l."time", l.value, l.flag
+FROM (SELECT p.*, 12742 * asin(sqrt(least(1, pow(sin(radians(p.lat - lat) / 2), 2)
+             + cos(radians(lat)) * cos(radians(p.lat)) * pow(sin(radians(p.lon - lon) / 2), 2)))) AS km
+      FROM points p WHERE NOT p.retired) p
+LEFT JOIN latest l USING (point)
+WHERE p.km <= km
+ORDER BY p.km, p.point_id;
+
+-- How much of what a point should have said arrived (since and until are rounded down to the hour). expected and share
+-- are NULL for points without an interval; share can exceed 1 where a point speaks more often than its registry says.
+CREATE OR REPLACE MACRO availability(since, until) AS TABLE
+SELECT p.point_id, p.name, p.kind, p.district, p.source, p.gateway_id, p.interval_s,
+       (epoch(yuzui_hour(until)) - epoch(yuzui_hour(since)))
+           / nullif(p.interval_s, 0) AS expected,
+       coalesce(r.received, 0) AS received, coalesce(r.good, 0) AS good, coalesce(r.received, 0) / expected AS share
+FROM points p
+LEFT JOIN (SELECT point, CAST(sum("count") AS BIGINT) AS received, CAST(sum(good) AS BIGINT) AS good
+           FROM yuzui_hours(yuzui_hour(since), yuzui_hour(until))
+           GROUP BY point) r USING (point)
+WHERE NOT p.retired;
+
+-- Spans in which a point stood at or above a limit, reading after reading. which: a kind, a point, or a list of either.
+-- Readings that failed or have no value are passed over. until_time is the last reading of the span.
+-- FROM exceedances('waterlogging', 25, now() - INTERVAL 1 DAY, now());
+CREATE OR REPLACE MACRO exceedances(which, threshold, since, until) AS TABLE
+WITH wanted AS (
+    SELECT p.* FROM yuzui_points p
+    SEMI JOIN (SELECT unnest([which], recursive := true) AS name) w ON p.point_id = w.name OR p.kind = w.name
+), reached AS (
+    -- Rollups say which points are worth a look at their readings.
+    SELECT DISTINCT r.point
+    FROM yuzui_hours(yuzui_hour(since), yuzui_hour_after(until)) r
+    SEMI JOIN wanted USING (point) WHERE r."max" >= threshold
+), good AS (
+    SELECT r.point, r."time", r.value, r.value >= threshold AS above,
+           row_number() OVER (PARTITION BY r.point ORDER BY r."time")
+               - row_number() OVER (PARTITION BY r.point, r.value >= threshold ORDER BY r."time") AS run
+    FROM yuzui_between(getvariable('yuzui').plain, since, until) r
+    SEMI JOIN reached USING (point)
+    WHERE r.value IS NOT NULL AND r.flag IN (1, 2)
+), spans AS (
+    SELECT point, min("time") AS since_time, max("time") AS until_time, count(*) AS readings, max(value) AS peak,
+           arg_max("time", value) AS peak_time
+    FROM good WHERE above GROUP BY point, run
+)
+SELECT p.point_id, p.name, p.kind, p.district, s.since_time, s.until_time, s.readings, s.peak, s.peak_time
+FROM spans s JOIN wanted p ON s.point = p.point AND s.since_time >= p.valid_from AND s.since_time < p.valid_to
+ORDER BY s.since_time, p.point_id;
+
+-- Rain of each gauge, mm (since and until are rounded down to the minute): the sum of its good readings, each of which
+-- is the rain since the one before. Gauges that report a sum themselves (rain_1h) must not be summed again.
+CREATE OR REPLACE MACRO rain_accumulated(since, until, kind := 'rain_gauge') AS TABLE
+WITH span AS (
+    FROM yuzui_hours(yuzui_hour_after(since), yuzui_hour(until))
+    UNION ALL
+    FROM yuzui_minutes(yuzui_minute(since), least(yuzui_hour_after(since), yuzui_minute(until)))
+    UNION ALL
+    FROM yuzui_minutes(greatest(yuzui_hour_after(since), yuzui_hour(until)), yuzui_minute(until))
+)
+SELECT p.point_id, any_value(p.name) AS name, any_value(p.district) AS district, coalesce(sum(r."sum"), 0) AS mm,
+       CAST(sum(r."count") AS BIGINT) AS readings, 1 - sum(r.good) / sum(r."count") AS bad_share
+FROM span r
+JOIN yuzui_points p ON r.point = p.point AND r."time" >= p.valid_from AND r."time" < p.valid_to
+WHERE p.kind = kind
+GROUP BY p.point_id ORDER BY mm DESC, p.point_id;
+
+-- The last time a clock of the city showed this full hour: the begin of the hydrological day is last_clock(8).
+CREATE OR REPLACE MACRO last_clock(hour) AS
+    date_trunc('day', now() - to_hours(hour)) + to_hours(hour);
+
+-- Rain of each gauge since that hour, today's or yesterday's; 8 is the hydrological day, 0 the calendar day.
+CREATE OR REPLACE MACRO rain_since(hour, kind := 'rain_gauge') AS TABLE
+FROM rain_accumulated(last_clock(hour), now() + INTERVAL 1 MINUTE, kind := kind);
+
+-- The hydrological day, 08 to 08, that a time belongs to: named by the day on which it begins.
+CREATE OR REPLACE MACRO hydrological_day(t) AS CAST(CAST(t AS TIMESTAMPTZ) - INTERVAL 8 HOUR AS DATE);

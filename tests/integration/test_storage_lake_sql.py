@@ -16,7 +16,7 @@ import pytest
 from deltalake import DeltaTable, Transaction
 from deltalake.transaction import AddAction, CommitProperties
 
-from storage import sealed
+from storage import deltatable
 from storage.flags import CHECK_BITS, FLAG_NAMES
 from storage.hot import HotTier, list_hot
 from storage.logs import ParquetLog
@@ -36,6 +36,17 @@ VIEWS = (
     "points",
     "alerts",
     "quarantine",
+    "forecasts",
+    "alert_log",
+    "folds",
+    "late_by_source",
+    "rollup_1m",
+    "rollup_1h",
+    "values_at('2026-01-02')",
+    "district_hourly('river_level', '2026-01-01', '2026-01-02')",
+    "exceedances('river_level', 1, '2026-01-01', '2026-01-02')",
+    "rain_accumulated('2026-01-01', '2026-01-02')",
+    "rain_since(8)",
     "history('p-00001', '2026-01-01', now())",
 )
 
@@ -60,6 +71,8 @@ def count(con: duckdb.DuckDBPyConnection, view: str = "readings") -> int:
 def test_every_view_answers_over_an_empty_lake(root: Path) -> None:
     con = connect(root)
     assert {view: count(con, view) for view in VIEWS} == dict.fromkeys(VIEWS, 0) | {"points": POINTS}
+    assert count(con, "availability('2026-01-01', '2026-01-02')") == POINTS
+    assert count(con, "around(0, 0, 30000)") == POINTS
 
 
 def test_without_a_point_map_the_views_still_answer(tmp_path: Path) -> None:
@@ -258,15 +271,43 @@ def test_the_same_late_rows_sealed_and_hot_again_after_a_replay_count_once(root:
     assert stored(connect(root)) == [(1, T0 - S, 3.0), (1, T0, 1.0), (1, T0 + S, 1.0)]
 
 
-def test_late_rows_of_a_range_that_is_not_complete_are_not_shown(root: Path) -> None:
-    """A kill between the two files of a range, or a glob between them, leaves a late file alone."""
+def test_a_range_that_is_not_listed_is_not_shown(root: Path) -> None:
+    """A kill between the files of a range and the list of hot files: nothing of the range is seen."""
     hot = HotTier(root)
     hot.write(0, 0, batch(0, [(1, T0, 1.0)]), batch(0, [(1, T0 - S, 0.0)]))
+    before = (root / "lake/hot/list.json").read_bytes()
     hot.write(1, 1, batch(1, [(1, T0 + S, 1.0)]), batch(1, [(1, T0, 9.0)]))
-    list_hot(root, late=False)[1].path.unlink()
+    (root / "lake/hot/list.json").write_bytes(before)
     con = connect(root)
     assert stored(con) == [(1, T0 - S, 0.0), (1, T0, 1.0)]
     assert stored(con, "latest") == [(1, T0, 1.0)]
+    assert HotTier(root).recover(-1, -1) == 1, "a restart lists it"
+    assert len(stored(connect(root))) == 3
+
+
+def test_a_damaged_list_of_hot_files_is_an_error_and_not_fewer_rows(root: Path) -> None:
+    HotTier(root).write(0, 0, batch(0, [(1, T0, 1.0)]), batch(0, []))
+    con = connect(root)
+    for damage in (b"", b"{}", b'{"main": ["'):
+        (root / "lake/hot/list.json").write_bytes(damage)
+        with pytest.raises(duckdb.Error, match=r"list of hot files|JSON"):
+            con.execute(REFRESH)
+
+
+def test_a_list_newer_than_the_log_is_an_error_and_not_fewer_rows(root: Path) -> None:
+    """A reader held up between the log and the list for longer than sealed files stay listed looks again."""
+    hot, sealer = HotTier(root), Sealer(root, SETTINGS)
+    con = connect(root)
+    hot.write(0, 0, batch(0, [(1, T0, 1.0)]), batch(0, []))
+    hot_list = root / "lake/hot/list.json"
+    said = hot_list.read_text()
+    assert '"sealed_main": -1' in said
+    hot_list.write_text(said.replace('"sealed_main": -1', '"sealed_main": 0'))
+    with pytest.raises(duckdb.Error, match="refresh again"):
+        con.execute(REFRESH)
+    sealer.seal(0)
+    con.execute(REFRESH)
+    assert count(con) == 1
 
 
 def test_a_session_older_than_the_grace_is_told_to_refresh_and_then_works(root: Path) -> None:
@@ -311,7 +352,7 @@ def test_checkpoints_removes_and_other_writers_are_followed(
     root: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Compaction replaces files under a transaction of its own; the view follows adds and removes."""
-    monkeypatch.setattr(sealed, "CHECKPOINT_EVERY", 3)
+    monkeypatch.setattr(deltatable, "CHECKPOINT_EVERY", 3)
     hot, sealer = HotTier(root), Sealer(root, SETTINGS)
     for k in range(7):
         hot.write(k, k, batch(k, [(p, T0 + k * S, 1.0) for p in range(3)]), batch(k, []))

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
 
-from storage.hot import DROP_SLACK_S, HotTier, hot_dir, list_hot
+from storage.hot import DROP_SLACK_S, LISTED_S, HotTier, hot_dir, list_hot
+from storage.hotlist import HotList
 from storage.schema import META_RULES, READINGS, to_arrow
 from tests.storage_rows import HOUR, T0, S, batch
 
@@ -144,3 +147,59 @@ def test_sealed_files_are_dropped_only_a_grace_after_they_were_sealed(tmp_path: 
     assert names(tmp_path, late=True) == [(20, 29)]
     assert [f.first for f in hot.pending(-1)] == [20, 20]
     hot.sync()
+
+
+def listed(root: Path) -> dict[str, Any]:
+    """lake/hot/list.json, its names as first seqs."""
+    said: dict[str, Any] = json.loads((root / "lake" / "hot" / "list.json").read_text())
+    return said | {key: sorted(int(name[:20]) for name in said[key]) for key in ("main", "late")}
+
+
+def test_the_list_for_readers_names_what_is_written_and_a_minute_longer_than_it_is_sealed(
+    tmp_path: Path,
+) -> None:
+    hot = written(tmp_path, 4)
+    expected = {"format": 1, "sealed_main": -1, "sealed_late": -1, "last": 39}
+    assert listed(tmp_path) == expected | {"main": [0, 10, 20, 30], "late": [10, 20, 30]}
+    hot.drop(19, 19, grace_s=7200, now=0.0)
+    assert listed(tmp_path)["main"] == [0, 10, 20, 30], "a reader may have read the log before the seal"
+    hot.drop(29, 19, grace_s=7200, now=LISTED_S + 1)
+    left = expected | {"sealed_main": 19, "sealed_late": 19, "main": [20, 30], "late": [20, 30]}
+    assert listed(tmp_path) == left
+    assert names(tmp_path, late=False) == [(0, 9), (10, 19), (20, 29), (30, 39)], (
+        "the files stay for the grace"
+    )
+    hot.write(40, 49, batch(40, [(1, T0, 1.0)]), batch(40, []))
+    assert listed(tmp_path) == left | {"last": 49, "main": [20, 30, 40]}
+
+
+def test_a_restart_lists_what_it_adopted_and_nothing_torn(tmp_path: Path) -> None:
+    written(tmp_path, 4)
+    (tmp_path / "lake" / "hot" / "list.json").write_bytes(b"{")
+    list_hot(tmp_path, late=False)[3].path.write_bytes(b"torn")
+    assert HotTier(tmp_path).recover(9, -1) == 29
+    said = listed(tmp_path)
+    assert (said["main"], said["late"], said["last"]) == ([10, 20], [10, 20], 29)
+    assert (said["sealed_main"], said["sealed_late"]) == (9, -1)
+
+
+def test_a_range_whose_list_cannot_be_written_leaves_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    hot = written(tmp_path, 1)
+
+    def full(self: HotList) -> None:
+        raise OSError(28, "No space left on device")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(HotList, "save", full)
+        with pytest.raises(OSError, match="No space"):
+            hot.write(10, 19, batch(10, [(1, T0, 1.0)]), batch(10, [(0, T0, 1.0)]))
+        hot.drop(9, 9, grace_s=0, now=0.0)
+        assert hot.drop(9, 9, grace_s=0, now=1000.0) == 0, "no file goes that the list still names"
+    assert names(tmp_path, late=False) == [(0, 9)]
+    assert names(tmp_path, late=True) == []
+    assert listed(tmp_path)["last"] == 9
+    hot.write(10, 29, batch(10, [(1, T0, 1.0)]), batch(10, []))
+    assert (listed(tmp_path)["main"], listed(tmp_path)["sealed_main"]) == ([10], 9)
+    assert hot.drop(9, 9, grace_s=0, now=2000.0) == 1

@@ -17,7 +17,8 @@ from deltalake.transaction import AddAction, CommitProperties
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from storage import deltalog, sealed
+from storage import deltalog, deltatable, sealed
+from storage.deltatable import TableHandle
 from storage.hot import HotTier, list_hot
 from storage.latest import latest_dir, load_latest
 from storage.schema import READINGS, to_arrow
@@ -148,20 +149,20 @@ def test_a_lost_race_begins_again_from_a_fresh_look_at_the_table(
     rows = fill(tmp_path)
     sealer = Sealer(tmp_path, SETTINGS)
     rivals = [2]
-    real = Sealer._watermark
+    real = TableHandle.version_of
 
-    def rival_commits_after_the_look(self: Sealer, late: bool) -> int:
-        seen = real(self, late)
-        if not late and rivals[0] and data_files(tmp_path):
+    def rival_commits_after_the_look(self: TableHandle, app: str) -> int:
+        seen = real(self, app)
+        if self.folder.name == "readings" and rivals[0] and data_files(tmp_path):
             rivals[0] -= 1
-            other = DeltaTable(str(table_dir(tmp_path, late)))
+            other = DeltaTable(str(self.folder))
             other.create_write_transaction(
                 [], "append", other.schema(), ["date", "hour"],
                 commit_properties=CommitProperties(app_transactions=[Transaction("rival", rivals[0])]),
             )  # fmt: skip
         return seen
 
-    monkeypatch.setattr(Sealer, "_watermark", rival_commits_after_the_look)
+    monkeypatch.setattr(TableHandle, "version_of", rival_commits_after_the_look)
     sealer.seal(100)
     assert rivals == [0]
     assert stored(tmp_path) == sorted(rows)
@@ -183,11 +184,11 @@ def test_losing_every_race_is_an_error_and_leaves_no_files(
 ) -> None:
     fill(tmp_path, ranges=1)
     sealer = Sealer(tmp_path, SETTINGS)
-    monkeypatch.setattr(sealed, "COMMIT_ATTEMPTS", 0)
+    monkeypatch.setattr(deltatable, "COMMIT_ATTEMPTS", 0)
     with pytest.raises(DeltaError):
         sealer.seal(100)
     assert data_files(tmp_path) == []
-    monkeypatch.setattr(sealed, "COMMIT_ATTEMPTS", 5)
+    monkeypatch.setattr(deltatable, "COMMIT_ATTEMPTS", 5)
     assert sealer.seal(100).main_rows == 50
 
 
@@ -210,7 +211,7 @@ def test_a_torn_newest_log_entry_is_set_aside_and_its_rows_are_sealed_again(
 def test_a_torn_checkpoint_is_set_aside_and_the_table_read_from_its_log(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(sealed, "CHECKPOINT_EVERY", 2)
+    monkeypatch.setattr(deltatable, "CHECKPOINT_EVERY", 2)
     rows = fill(tmp_path)
     sealer = Sealer(tmp_path, SETTINGS)
     for seq in (9, 19, 29):

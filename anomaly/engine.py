@@ -11,21 +11,32 @@ import logging
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
+from types import MappingProxyType
 from typing import Any, Final, Literal
 
 import numpy as np
 import numpy.typing as npt
 
-from anomaly.alerts.event import AlertEvent, Subject
+from anomaly import rules as city_rules
+from anomaly.alerts.event import AlertEvent
 from anomaly.checks import all_checks
 from anomaly.checks.rows import NO_TIME, Index, RowCheck, Rows
-from anomaly.episodes import RULES, Episodes, Found, Phase
-from anomaly.limits import NO_SETTINGS, limits_of
+from anomaly.checks.score import score, warm
+from anomaly.checks.unusual import ALARM_LINE, unusual
+from anomaly.conditions import Conditions
+from anomaly.episodes import Episodes, Found
+from anomaly.faults import Faults
+from anomaly.limits import limits_of
+from anomaly.localtime import WallClock
+from anomaly.neighbours import Neighbours
 from anomaly.order import LATE, MAIN, REPEAT, Grouped, split
-from anomaly.presence import Absent, Presence
+from anomaly.presence import Presence
+from anomaly.rulebook import rulebook
+from anomaly.rules.base import Assessed, Forecast, RowRule
 from anomaly.settings import CheckSettings, KindSettings
 from anomaly.state import State
-from storage.batch import I64, U8, U32, US_PER_S, Bool, RawBatch, ReadingBatch
+from anomaly.subjects import Subjects
+from storage.batch import F32, I64, U8, U32, US_PER_S, Bool, RawBatch, ReadingBatch
 from storage.flags import DEVICE_SILENT, FAIL, GOOD, MISSING, NOT_EVALUATED, SUSPECT, bit, worst
 from storage.points import PointTable
 from storage.records import Gap
@@ -35,7 +46,6 @@ log = logging.getLogger("yuzui.anomaly")
 SNAPSHOT_VERSION: Final = 1
 LOG_EVERY_US: Final = 60 * US_PER_S
 """A check that raises does so in every batch: one line a minute says it, the counter says how often."""
-OUTAGE_UNIT: Final = "points"
 
 _OF_DEVICE = np.arange(256, dtype=np.uint8)
 _OF_DEVICE[[DEVICE_SILENT, NOT_EVALUATED]] = GOOD
@@ -58,7 +68,9 @@ class Engine:
 
     points  the registry; its numbers are those of the rows
     kinds   settings by kind name
+    rules   the config's [rules] table, for the city's rules
     clock   "wall": TICK is now; "events": the newest event time is (recordings, drills)
+    time_zone  the city's, for hours of the day and calendar days
     now_us  the engine's clock, µs since 1970 UTC
     """
 
@@ -72,26 +84,34 @@ class Engine:
         clock: Literal["wall", "events"] = "wall",
         drill: bool = False,
         row_checks: tuple[RowCheck, ...] | None = None,
+        rules: Mapping[str, Any] = MappingProxyType({}),
+        time_zone: str = "UTC",
     ) -> None:
         self.points = points
         self.state = state or State(len(points))
         if self.state.n < len(points):
             self.state.grow(len(points))
+        self._rules = city_rules.row_rules()
         self.limits = limits_of(points, kinds, checks)
+        for rule in self._rules:
+            self.limits |= rule.settings(points, kinds, rules)
+        self.state.place(self.limits)
         self.clock = clock
         self.now_us: int = NO_TIME
         self.received_us: int = NO_TIME
         self.counts: Counter[str] = Counter()
-        self.points_dead = 0
-        self._kinds = kinds
         self._fresh_us = round(checks.fresh_s * US_PER_S)
         self._checks = all_checks() if row_checks is None else row_checks
         self.presence = Presence(points, self.limits, checks, self.state, clock == "wall")
-        self.episodes = Episodes(
-            self.state, self.limits, self._subject, replay=clock == "events", drill=drill
-        )
+        subjects = Subjects(points, kinds)
+        self.episodes = Episodes(self.state, self.limits, subjects, replay=clock == "events", drill=drill)
+        self.neighbours = Neighbours(points, self.limits, self.state, checks.neighbours_s)
+        parts = (self.episodes, self.presence, self.neighbours)
+        self._faults = Faults(points, self.limits, self.state, *parts)
+        self.conditions = Conditions(points, self.limits, self.state, rules, self.episodes, self._failed)
+        self._wall = WallClock(time_zone)
         self._logged: dict[str, int] = {}
-        self._registry_changed = True
+        warm()
 
     def judge(self, raw: RawBatch, pos: I64) -> Judged:
         """Judge the rows of consecutive journal records.
@@ -99,21 +119,26 @@ class Engine:
         pos  int64[n]: journal seq << 24 | row in the record, of each row
 
         A reading's flag is the worst of what its device and the checks say; missing values are 9. Late
-        rows meet the stateless checks only and change no state. Score is 0: no check of this set scores.
+        rows meet the stateless checks only and change no state; their score is 0, as is that of missing and
+        failed values.
         """
         n = len(raw)
         if n == 0:
-            nothing = _readings(raw, np.empty(0, np.uint8), np.empty(0, np.uint32), pos)
+            nothing = _readings(
+                raw, np.empty(0, np.uint8), np.empty(0, np.uint32), np.empty(0, np.float32), pos
+            )
             return Judged(nothing, nothing, 0, [])
         arrival = self._arrival(raw)
         rows = Grouped.of(raw)
         verdict = split(rows, self.state)
         flag, checks, skipped = self._stateless(rows)
         believed = (verdict == MAIN) & (flag == GOOD)
-        found = self._stateful(rows, believed, flag, checks, skipped, arrival, raw.received_at)
+        scores = np.zeros(n, np.float32)
+        found = self._stateful(rows, believed, flag, checks, scores, skipped, arrival, raw.received_at)
         flag[skipped & (flag == GOOD)] = NOT_EVALUATED
         checks[skipped] |= np.uint32(bit("not_evaluated"))
-        judged = _readings(raw, _scattered(flag, rows.order), _scattered(checks, rows.order), pos)
+        flag, checks, scores = (_scattered(column, rows.order) for column in (flag, checks, scores))
+        judged = _readings(raw, flag, checks, scores, pos)
         events = [event for _, event in sorted(found, key=lambda one: one[0])]
         if not verdict.any():
             return Judged(judged, judged.take(np.empty(0, np.intp)), 0, events)
@@ -158,6 +183,7 @@ class Engine:
         believed: Bool,
         flag: U8,
         checks: U32,
+        scores: F32,
         skipped: Bool,
         arrival: I64,
         raw_received_at: I64,
@@ -173,6 +199,7 @@ class Engine:
             rows.value if whole else rows.value[index],
             self.state.arrays(),
         )
+        seen.utc_offset_us = self._wall.offset_us(seen.time)
         order = rows.order if whole else rows.order[index]
 
         def fresh(of: Index) -> Bool:
@@ -189,7 +216,21 @@ class Engine:
             if classes.any():
                 _object(check, index[np.flatnonzero(classes)], flag, checks)
             if check.rule is not None:
-                found += self.episodes.follow(RULES[check.rule], seen, classes, fresh, order, raw_received_at)
+                rule = rulebook()[check.rule]
+                found += self.episodes.follow(rule, seen, classes, fresh, order, raw_received_at)
+        scores[index] = score_seen = self._score(seen, flag[index] == GOOD)
+        checks[index[np.flatnonzero(score_seen >= ALARM_LINE)]] |= np.uint32(bit("anomaly"))
+        classes = unusual(seen, score_seen, self.limits, self.state.arrays())
+        found += self.episodes.follow(rulebook()["anomaly"], seen, classes, fresh, order, raw_received_at)
+        for city_rule in self._rules:
+            assessed = self._assess(city_rule, seen)
+            if assessed is None:
+                skipped[index] = True
+                continue
+            if assessed.classes.any():
+                checks[index[np.flatnonzero(assessed.classes)]] |= np.uint32(bit("rule"))
+            rule, classes = rulebook()[city_rule.name], assessed.classes
+            found += self.episodes.follow(rule, seen, classes, fresh, order, raw_received_at, assessed)
         seen.believe(self.state.arrays())
         return found
 
@@ -198,13 +239,34 @@ class Engine:
         try:
             return check.judge(rows, self.limits, self.state.arrays())
         except Exception as failure:
-            self.counts["check_errors"] += 1
-            self.counts[f"check_errors.{check.name}"] += 1
-            now = self.received_us
-            if now - self._logged.get(check.name, NO_TIME // 2) >= LOG_EVERY_US:
-                self._logged[check.name] = now
-                log.error("check %s raised; its readings are not evaluated", check.name, exc_info=failure)
+            self._failed(check.name, failure)
             return None
+
+    def _score(self, rows: Rows, sound: Bool) -> F32:
+        try:
+            return score(rows, sound, self.state.arrays())
+        except Exception as failure:
+            self._failed("score", failure)
+            return np.zeros(len(rows), np.float32)
+
+    def _assess(self, rule: RowRule, rows: Rows) -> Assessed | None:
+        """What one of the city's rules says of believed rows; None where it raised, as for a check."""
+        try:
+            assessed = rule.judge(rows, self.limits, self.state.arrays())
+        except Exception as failure:
+            self._failed(rule.name, failure)
+            return None
+        last = rows.last
+        self.state[f"{rule.name}_class"][rows.point[last]] = assessed.classes[last]
+        return assessed
+
+    def _failed(self, name: str, failure: Exception) -> None:
+        self.counts["check_errors"] += 1
+        self.counts[f"check_errors.{name}"] += 1
+        now = self.received_us
+        if now - self._logged.get(name, NO_TIME // 2) >= LOG_EVERY_US:
+            self._logged[name] = now
+            log.error("%s raised; its readings are not evaluated", name, exc_info=failure)
 
     def gap(self, gap: Gap) -> list[AlertEvent]:
         """A span in which we could not have heard (a source of) the city: nobody is dead because of it."""
@@ -212,7 +274,7 @@ class Engine:
         return []
 
     def tick(self, now_us: int, drained: bool = True) -> list[AlertEvent]:
-        """TICK: who is dead, out, or back.
+        """TICK: who is dead, out, or back, and what the rules across points say.
 
         now_us   the receive clock, µs
         drained  no received bytes waited to be read or decoded in the second before
@@ -222,78 +284,23 @@ class Engine:
             self.now_us = now_us
         if self.now_us == NO_TIME:
             return []
-        events = self._abandon() if self._registry_changed else []
-        self._registry_changed = False
-        absent = self.presence.tick(self.now_us, drained)
-        events += self._outages(absent) + self._deaths(absent)
-        self.points_dead = int(absent.silent.sum())
-        return events
+        events = self._faults.tick(self.now_us, self.received_us, drained)
+        return events + self.conditions.tick(self.now_us, self.received_us)
+
+    def take_forecasts(self) -> list[Forecast]:
+        """What the rules expect, made at TICKs since the last call."""
+        made, self.conditions.forecasts = self.conditions.forecasts, []
+        return made
+
+    @property
+    def points_dead(self) -> int:
+        """Points silent for too long, whoever is the fault; safe to ask from another thread."""
+        return self._faults.points_dead
 
     @property
     def alerts_open(self) -> int:
         """Alerts firing now; safe to ask from another thread."""
         return sum(episode.level > 0 for episode in list(self.episodes.open.values()))
-
-    def _outages(self, absent: Absent) -> list[AlertEvent]:
-        rule, events, now, seen = RULES["outage"], [], self.now_us, self.received_us
-        open_now = self.episodes.open
-        for gateway in np.flatnonzero(absent.began).tolist():
-            if self.limits["alert"][self.points.gateway == gateway].any():
-                onset, dead = int(absent.last_word[gateway]), float(absent.out_points[gateway])
-                events.append(self.episodes.begin(rule, gateway, onset, now, seen, dead))
-        back = [g for g in np.flatnonzero(absent.ended).tolist() if (rule.name, g) in open_now]
-        return events + [self.episodes.end(rule, g, now, seen, float(absent.out_points[g])) for g in back]
-
-    def _deaths(self, absent: Absent) -> list[AlertEvent]:
-        rule, events, state = RULES["dead"], [], self.state
-        now, seen = self.now_us, self.received_us
-        phase, last_v = state["dead_phase"], state["last_v"]
-        firing = phase == Phase.FIRING
-        for point in np.flatnonzero(firing & ~absent.silent).tolist():
-            # A gap excuses silence but ends no episode: only a reading shows that a point lives.
-            if state["last_t"][point] > self.episodes.open[(rule.name, point)].onset:
-                phase[point] = Phase.NORMAL
-                events.append(self.episodes.end(rule, point, now, seen, float(last_v[point])))
-        for point in np.flatnonzero(absent.dead & ~firing & self.limits["alert"]).tolist():
-            phase[point] = Phase.FIRING
-            onset, value = int(state["last_t"][point]), float(last_v[point])
-            events.append(self.episodes.begin(rule, point, onset, now, seen, value))
-        return events
-
-    def _abandon(self) -> list[AlertEvent]:
-        """End episodes of points that were retired, or may alert no more, since they began."""
-        events = []
-        for name, number in sorted(self.episodes.open):
-            over = not self.limits["alert"][number] if name != "outage" else False
-            if over or (name == "dead" and not self.limits["expects"][number]):
-                value = float(self.state["last_v"][number])
-                events.append(self.episodes.end(RULES[name], number, self.now_us, self.received_us, value))
-                if name == "dead":
-                    self.state["dead_phase"][number] = Phase.NORMAL
-        return events
-
-    def _subject(self, rule: str, number: int) -> Subject:
-        points = self.points
-        at = int(np.argmax(points.gateway == number)) if rule == "outage" else number
-        kind = points.kinds[points.kind[at]]
-        titles = self._kinds.get(kind, NO_SETTINGS)
-        district = points.districts[points.district[at]]
-        gateway = points.gateways[points.gateway[at]]
-        place = (district, float(points.lon[at]), float(points.lat[at]))
-        if rule == "outage":
-            return Subject(-1, "", gateway, gateway, "", "", "", *place, OUTAGE_UNIT)
-        return Subject(
-            number,
-            points.point_id[at],
-            gateway,
-            points.name[at],
-            kind,
-            titles.title_zh or kind,
-            titles.title_en or kind,
-            *place,
-            points.unit[at],
-            tuple(points.level[:, at].tolist()),
-        )
 
     def snapshot(self) -> tuple[dict[str, npt.NDArray[Any]], dict[str, Any]]:
         """Everything the next row's judgement depends on: copied arrays, and JSON-able meta."""
@@ -307,8 +314,10 @@ class Engine:
             "received_us": self.received_us,
             "episodes": open_episodes,
             "presence": self.presence.snapshot(),
+            "asked_at": dict(self.conditions.asked_at),
+            "neighbours_at": int(self.neighbours.asked_at),
         }
-        return {name: array.copy() for name, array in self.state.arrays().items()}, meta
+        return {name: array.copy(order="K") for name, array in self.state.arrays().items()}, meta
 
     def restore(self, arrays: Mapping[str, npt.NDArray[Any]], meta: dict[str, Any]) -> None:
         """Take over a snapshot, also one of a registry with fewer points.
@@ -318,6 +327,7 @@ class Engine:
         if meta["version"] != SNAPSHOT_VERSION:
             raise ValueError(f"snapshot version {meta['version']}, this engine reads {SNAPSHOT_VERSION}")
         self.state.restore(arrays)
+        self.state.place(self.limits)
         self.now_us, self.received_us = meta["now_us"], meta["received_us"]
         gateways = {name: number for number, name in enumerate(self.points.gateways)}
         kept = []
@@ -328,7 +338,10 @@ class Engine:
                 kept.append({**one, "subject": gateways[one["subject"]]})
         self.episodes.restore(kept)
         self.presence.restore(meta["presence"])
-        self._registry_changed = True
+        # A snapshot from before there were rules has none.
+        self.conditions.asked_at = dict(meta.get("asked_at", {}))
+        self.neighbours.asked_at = meta.get("neighbours_at", NO_TIME)
+        self._faults.registry_changed = True
 
 
 def _object(check: RowCheck, index: Index, flag: U8, checks: U32) -> None:
@@ -344,7 +357,7 @@ def _scattered(column: npt.NDArray[Any], order: Index) -> npt.NDArray[Any]:
     return back
 
 
-def _readings(raw: RawBatch, flag: U8, checks: U32, pos: I64) -> ReadingBatch:
+def _readings(raw: RawBatch, flag: U8, checks: U32, scores: F32, pos: I64) -> ReadingBatch:
     return ReadingBatch(
         raw.point,
         raw.time,
@@ -353,6 +366,6 @@ def _readings(raw: RawBatch, flag: U8, checks: U32, pos: I64) -> ReadingBatch:
         raw.device_flag,
         flag,
         checks,
-        np.zeros(len(flag), np.float32),
+        scores,
         pos,
     )

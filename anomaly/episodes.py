@@ -27,13 +27,15 @@ from typing import Any, Final
 
 import numpy as np
 
-from anomaly.alerts.event import FIRING, LEVELS, RESOLVED, UPDATED, Subject, alert_id
+from anomaly.alerts.event import FIRING, LEVELS, RESOLVED, UPDATED, alert_id
 from anomaly.alerts.event import AlertEvent as AlertEvent
-from anomaly.checks import row_rules
 from anomaly.checks.rows import Index, Rows
 from anomaly.limits import Limits
+from anomaly.rulebook import Rule, followed, rulebook
+from anomaly.rules.base import Assessed, Condition
 from anomaly.state import State
-from storage.batch import F64, I32, I64, U8, Bool
+from anomaly.subjects import Subjects
+from storage.batch import F64, I64, U8, Bool
 
 HISTORY_MAX: Final = 16
 """Entries of an alert's course kept: its first and the newest fifteen. Bounds the notification's bytes."""
@@ -81,43 +83,18 @@ def diagram() -> str:
     return "\n".join(lines)
 
 
-@dataclass(frozen=True, slots=True)
-class Rule:
-    """A kind of episode.
-
-    alert_class  event: the city; fault: our view of it
-    severity     of each class
-    confirms     waits for the kind's confirm_readings; else the first reading decides
-    """
-
-    name: str
-    alert_class: str
-    severity: tuple[int, ...]
-    confirms: bool = False
-
-
-RULES: Final = {
-    rule.name: rule
-    for rule in (
-        Rule("level", "event", (0, 1, 2, 3, 4), confirms=True),
-        # Faults page low: nobody drowns in a dead sensor. An outage blinds many eyes at once.
-        Rule("stuck", "fault", (0, 1)),
-        Rule("dead", "fault", (0, 1)),
-        Rule("outage", "fault", (0, 2)),
-    )
-}
-
-
 @dataclass(slots=True)
 class Episode:
     """An open episode.
 
+    subject  number of a point, of a gateway ("outage"), or the text of a tick rule's subject
     counts  per level: readings in a row that speak for entering it, or for leaving it once entered
     told    the level last notified, 0 for none
+    limit   of the worst level, as its rule assessed it
     """
 
     rule: str
-    subject: int
+    subject: int | str
     onset: int
     phase: Phase = Phase.NORMAL
     level: int = 0
@@ -126,12 +103,15 @@ class Episode:
     told: int = 0
     counts: list[int] = field(default_factory=lambda: [0] * LEVELS)
     history: list[tuple[int, int, float]] = field(default_factory=list)
+    limit: float = np.nan
 
 
 @dataclass(slots=True)
 class Course:
     """The rows of points whose episode may have something to say, grouped by point.
 
+    value   of the reading, or what the rule assessed
+    limit   what the rule held it to; NaN where the registry's levels say it
     height  value as the rule sees it: the higher the worse
     fresh   not too old for paging when it came
     row     position in the batch, for the order of events
@@ -140,9 +120,10 @@ class Course:
     """
 
     rule: Rule
-    point: I32
+    point: Index
     time: I64
     value: F64
+    limit: F64
     height: F64
     fresh: Bool
     row: Index
@@ -155,23 +136,29 @@ Found = list[tuple[int, AlertEvent]]
 
 
 class Episodes:
-    """All open episodes of one engine. ``subject_of`` describes (rule, number of point or gateway)."""
+    """All open episodes of one engine. ``subjects`` describes whom they are about."""
 
     def __init__(
         self,
         state: State,
         limits: Limits,
-        subject_of: Callable[[str, int], Subject],
+        subjects: Subjects,
         *,
         replay: bool = False,
         drill: bool = False,
     ) -> None:
         self._state = state
         self._limits = limits
-        self._subject_of = subject_of
+        self._subjects = subjects
         self._replay = replay
         self._drill = drill
-        self.open: dict[tuple[str, int], Episode] = {}
+        self._book = rulebook()
+        # The city's rules judge numbers of their own, for which the point's direction means nothing.
+        plain = {False: limits["sign"], True: np.ones(state.n)}
+        self._sign = {
+            name: limits.get(f"{name}_sign", plain[self._book[name].assessed]) for name in followed()
+        }
+        self.open: dict[tuple[str, int | str], Episode] = {}
 
     def follow(
         self,
@@ -181,6 +168,7 @@ class Episodes:
         fresh: Callable[[Index], Bool],
         order: Index,
         received_at: I64,
+        assessed: Assessed | None = None,
     ) -> Found:
         """The events that readings cause.
 
@@ -188,6 +176,7 @@ class Episodes:
         fresh    positions in ``rows`` to bool: not too old for paging when it came
         order    intp[rows]: position in the batch of each row
         received_at  int64[batch], µs
+        assessed  what the rule judged in place of the value; None: the value itself
         """
         points = rows.point[rows.first]
         concerned = self._state[f"{rule.name}_phase"][points] != Phase.NORMAL
@@ -198,9 +187,13 @@ class Episodes:
             return []
         lengths = np.diff(rows.first, append=len(rows))
         index = np.flatnonzero(np.repeat(concerned, lengths))
-        point, value = rows.point[index], rows.value[index]
-        height = value * self._limits["sign"][point]
-        course = Course(rule, point, rows.time[index], value, height, fresh(index), order[index], received_at)
+        point = rows.point[index]
+        value = rows.value[index] if assessed is None else assessed.value[index]
+        limit = np.full(len(index), np.nan) if assessed is None else assessed.limit[index]
+        height = value * self._sign[rule.name][point]
+        course = Course(
+            rule, point, rows.time[index], value, limit, height, fresh(index), order[index], received_at
+        )
         return self._runs(course, classes[index])
 
     def _runs(self, course: Course, classes: U8) -> Found:
@@ -209,13 +202,13 @@ class Episodes:
         begin = np.flatnonzero(np.append(True, (point[1:] != point[:-1]) | (classes[1:] != classes[:-1])))
         end = np.append(begin[1:], len(point))
         of, cls = point[begin], classes[begin]
-        worst = np.maximum.reduceat(course.height, begin)
+        worst = np.fmax.reduceat(course.height, begin)
         again = of[1:] == of[:-1]
         quiet = ~(np.append(False, again) | np.append(again, False))
         steady = self._state[f"{name}_steady"][of]
         quiet &= (steady != 0) & (steady == cls)
         peak = self._state[f"{name}_peak"]
-        peak[of[quiet]] = np.maximum(peak[of[quiet]], worst[quiet])
+        peak[of[quiet]] = np.fmax(peak[of[quiet]], worst[quiet])
         found: Found = []
         loud = np.flatnonzero(~quiet)
         for c, b, e in zip(cls[loud].tolist(), begin[loud].tolist(), end[loud].tolist(), strict=True):
@@ -224,23 +217,23 @@ class Episodes:
 
     def _run(self, course: Course, cls: int, begin: int, end: int, found: Found) -> None:
         """One point's rows ``begin`` … ``end``, all of class ``cls``."""
-        key = (course.rule.name, int(course.point[begin]))
-        episode = self.open.get(key)
+        rule, point = course.rule.name, int(course.point[begin])
+        episode = self.open.get((rule, point))
         if episode is None:
             if cls == 0:
                 return
-            episode = self.open[key] = Episode(*key, onset=int(course.time[begin]))
+            episode = self.open[rule, point] = Episode(rule, point, onset=int(course.time[begin]))
         self._turn(episode, Signal.CROSSED if cls else Signal.BACK)
-        confirm = int(self._limits["confirm"][key[1]]) if course.rule.confirms else 1
+        confirm = int(self._limits["confirm"][point]) if course.rule.confirms else 1
         course.begin = seen = begin
         for offset, level in _levels(episode, cls, end - begin, confirm):
             self._tell(course, episode, seen, begin + offset, found)
             seen = begin + offset
             self._step(course, episode, level, seen, found)
         self._tell(course, episode, seen, end, found)
-        peak = self._state[f"{key[0]}_peak"]
-        peak[key[1]] = max(peak[key[1]], course.height[begin:end].max())
-        self._settle(episode, cls)
+        peak = self._state[f"{rule}_peak"]
+        peak[point] = np.fmax(peak[point], np.fmax.reduce(course.height[begin:end]))
+        self._settle(episode, point, cls)
 
     def _turn(self, episode: Episode, signal: Signal) -> str | None:
         """Move along the table, or stay where it knows no such move; the event type of the move."""
@@ -273,14 +266,17 @@ class Episodes:
     def _emit(
         self, course: Course, episode: Episode, event: str, row: int, notify: bool, found: Found
     ) -> None:
-        point = episode.subject
-        before = float(self._state[f"{episode.rule}_peak"][point])
-        highest = max(before, float(course.height[course.begin : row + 1].max()))
-        peak = highest * float(self._limits["sign"][point])
+        rule, point = course.rule, int(course.point[row])
+        before = float(self._state[f"{rule.name}_peak"][point])
+        highest = float(np.fmax(before, np.fmax.reduce(course.height[course.begin : row + 1])))
+        peak = highest * float(self._sign[rule.name][point]) if np.isfinite(highest) else np.nan
+        if episode.level and episode.level == episode.worst:
+            episode.limit = float(course.limit[row])
+        limit = float(course.limit[row]) if episode.level else episode.limit
         at, value = int(course.time[row]), float(course.value[row])
         came_as = int(course.row[row])
         recorded_at = int(course.received_at[came_as])
-        found.append((came_as, self._event(episode, event, at, recorded_at, value, peak, notify)))
+        found.append((came_as, self._event(episode, event, at, recorded_at, value, limit, peak, notify)))
 
     def _event(
         self,
@@ -289,19 +285,24 @@ class Episodes:
         at: int,
         recorded_at: int,
         value: float,
+        limit: float,
         peak: float,
         notify: bool,
+        condition: Condition | None = None,
     ) -> AlertEvent:
-        rule, subject = RULES[episode.rule], self._subject_of(episode.rule, episode.subject)
+        rule, members = self._book[episode.rule], condition.members if condition else ()
+        subject = self._subjects.of(episode.rule, episode.subject, members)
         episode.revision += 1
         if notify:
             episode.told = episode.level
         episode.history.append((at, rule.severity[episode.level], value))
         if len(episode.history) > HISTORY_MAX:
             del episode.history[1]
-        limit = subject.levels[(episode.level or episode.worst) - 1] if rule.name == "level" else np.nan
+        if rule.name == "level":
+            limit = float(subject.levels[(episode.level or episode.worst) - 1])
+        whom = episode.subject if isinstance(episode.subject, str) else subject.point_id or subject.gateway_id
         return AlertEvent(
-            id=alert_id(rule.name, subject.point_id or subject.gateway_id, episode.onset),
+            id=alert_id(rule.name, whom, episode.onset),
             revision=episode.revision,
             type=event,
             rule=rule.name,
@@ -313,17 +314,20 @@ class Episodes:
             at=at,
             recorded_at=recorded_at,
             value=value,
-            limit=float(limit),
+            limit=limit,
             peak=peak,
             notify=notify,
             replay=self._replay,
             drill=self._drill,
             history=tuple(episode.history),
+            members=self._subjects.ids(members),
+            words_zh=condition.words_zh if condition else "",
+            words_en=condition.words_en if condition else "",
         )
 
-    def _settle(self, episode: Episode, cls: int) -> None:
+    def _settle(self, episode: Episode, point: int, cls: int) -> None:
         """Keep as arrays what decides whether the point's next rows must be looked at."""
-        rule, point, state = episode.rule, episode.subject, self._state
+        rule, state = episode.rule, self._state
         said_all = episode.phase is Phase.FIRING and episode.level == episode.told == cls
         state[f"{rule}_phase"][point] = episode.phase
         state[f"{rule}_steady"][point] = cls if said_all else 0
@@ -336,23 +340,46 @@ class Episodes:
     ) -> AlertEvent:
         """A condition found at a TICK rather than in a reading holds from now on."""
         episode = self.open[(rule.name, subject)] = Episode(rule.name, subject, onset)
+        event = self._confirm(episode, 1)
+        return self._event(episode, event, at, recorded_at, value, np.nan, np.nan, True)
+
+    def stand(self, rule: Rule, condition: Condition, at: int, recorded_at: int) -> AlertEvent | None:
+        """A tick rule's condition stands at ``at``; the event of its begin or of another level, else None."""
+        key = (rule.name, condition.subject)
+        episode = self.open.get(key)
+        if episode is None:
+            episode = self.open[key] = Episode(*key, onset=at)
+            event = self._confirm(episode, condition.severity)
+        elif episode.level == condition.severity:
+            return None
+        else:
+            episode.level = condition.severity
+            episode.worst = max(episode.worst, condition.severity)
+            event = UPDATED
+        if episode.level == episode.worst:
+            episode.limit = condition.limit
+        value, limit = condition.value, condition.limit
+        return self._event(episode, event, at, recorded_at, value, limit, np.nan, True, condition)
+
+    def _confirm(self, episode: Episode, level: int) -> str:
         self._turn(episode, Signal.CROSSED)
-        episode.level = episode.worst = 1
+        episode.level = episode.worst = level
         event = self._turn(episode, Signal.CONFIRMED)
         assert event is not None
-        return self._event(episode, event, at, recorded_at, value, np.nan, True)
+        return event
 
-    def end(self, rule: Rule, subject: int, at: int, recorded_at: int, value: float) -> AlertEvent:
+    def end(self, rule: Rule, subject: int | str, at: int, recorded_at: int, value: float) -> AlertEvent:
         """An open episode is over, at a TICK."""
         episode = self.open.pop((rule.name, subject))
         self._turn(episode, Signal.BACK)
         episode.level = 0
         self._turn(episode, Signal.CLEARED)
-        if rule.name in row_rules():
+        if rule.name in self._sign:
             self._state[f"{rule.name}_phase"][subject] = Phase.NORMAL
             self._state[f"{rule.name}_steady"][subject] = 0
             self._state[f"{rule.name}_peak"][subject] = -np.inf
-        return self._event(episode, RESOLVED, at, recorded_at, value, np.nan, bool(episode.told))
+        told = bool(episode.told)
+        return self._event(episode, RESOLVED, at, recorded_at, value, episode.limit, np.nan, told)
 
     def snapshot(self) -> list[dict[str, Any]]:
         """The open episodes by rule and subject, JSON-able."""
@@ -363,9 +390,15 @@ class Episodes:
         self.open = {}
         for one in saved:
             # JSON has no NaN: what was missing comes back as null.
-            history = [(at, severity, np.nan if v is None else v) for at, severity, v in one["history"]]
-            episode = Episode(**{**one, "phase": Phase(one["phase"]), "history": history})
-            self.open[(episode.rule, episode.subject)] = episode
+            history = [(at, severity, _number(v)) for at, severity, v in one["history"]]
+            kept = {"phase": Phase(one["phase"]), "history": history, "limit": _number(one.get("limit"))}
+            episode = Episode(**{**one, **kept})
+            if episode.rule in self._book:
+                self.open[(episode.rule, episode.subject)] = episode
+
+
+def _number(saved: float | None) -> float:
+    return np.nan if saved is None else saved
 
 
 def _levels(episode: Episode, cls: int, rows: int, confirm: int) -> Iterator[tuple[int, int]]:

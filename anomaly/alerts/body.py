@@ -1,67 +1,96 @@
-"""Webhook body v1: an alert event in words and as JSON.
+"""Webhook body v1: an alert event, or the group it speaks for, as JSON.
 
-Owns the notification's fields and its wording in Chinese and English. Knows nothing of who receives it or
-how. configs/schemas/webhook-v1.json is its schema; receivers may rely on it.
-
-The text is made to be read aloud on a telephone: how bad, where, what, how much, against which limit. It
-states what was measured; it never issues a warning, which is the weather service's to do. Drills and
-replays say so first, in every text.
+Owns the notification's fields. Knows nothing of who receives it or how; its words are anomaly.alerts.words'.
+configs/schemas/webhook-v1.json is its schema; receivers may rely on it. Other formats are made from this one.
 """
 
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any, Final
 
 import orjson
 
 from anomaly.alerts.event import FIRING, RESOLVED, UPDATED, AlertEvent
+from anomaly.alerts.words import FIRST, MERGED, OVER, REOPENED, GroupView, clipped, mode_of, summaries
 from storage.batch import US_PER_S
 
 BODY_VERSION: Final = 1
 BODY_BYTES_MAX: Final = 20_000
 """Standard Webhooks asks for bodies under 20 kB."""
-TEXT_MAX: Final = 200
-"""Characters of a name or unit taken into a notification; ids are kept whole."""
+TOP_MAX: Final = 10
+"""Members of a group that a notification lists, worst first."""
+TOP_TEXT_MAX: Final = 120
 HEARTBEAT: Final = "heartbeat"
 TEST: Final = "test"
 TYPES: Final = (FIRING, UPDATED, RESOLVED, HEARTBEAT, TEST)
 
-COLOURS_ZH: Final = ("", "蓝色", "黄色", "橙色", "红色")
-COLOURS_EN: Final = ("", "Blue", "Yellow", "Orange", "Red")
-FAULTS_ZH: Final = {"dead": "失联", "stuck": "读数卡滞", "outage": "网关失联"}
-FAULTS_EN: Final = {"dead": "No data", "stuck": "Stuck", "outage": "Gateway out"}
+
+@dataclass(frozen=True, slots=True)
+class GroupParts:
+    """What of a group stands beside its words.
+
+    top        members, worst first, as the outbox lists them
+    districts  (district, members), most first
+    box        (lon_min, lat_min, lon_max, lat_max) of its places; None where none is known
+    before     (revision, µs) of the notification before; None for the first
+    """
+
+    top: Sequence[Mapping[str, Any]] = ()
+    districts: Sequence[tuple[str, int]] = ()
+    box: tuple[float, float, float, float] | None = None
+    before: tuple[int, int] | None = None
 
 
-def mode_of(event: AlertEvent) -> str:
-    """live, drill or replay; a drill on a recording is a drill."""
-    return "drill" if event.drill else "replay" if event.replay else "live"
+def type_of(reason: str) -> str:
+    """The notification's type for one of anomaly.alerts.words.REASONS."""
+    if reason in (FIRST, REOPENED):
+        return FIRING
+    return RESOLVED if reason in (OVER, MERGED) else UPDATED
 
 
-def summaries(event: AlertEvent) -> tuple[str, str]:
-    """(zh, en): one line each, to be read aloud."""
-    zh, en = (" | ".join(part for part in parts if part) for parts in (_zh(event), _en(event)))
-    mode = mode_of(event)
-    if mode == "live":
-        return zh, en
-    return ("【演练】" if mode == "drill" else "【演练·回放】") + zh, f"[{mode.upper()}] {en}"
-
-
-def notification(event: AlertEvent, link: str | None = None) -> bytes:
+def notification(
+    event: AlertEvent,
+    link: str | None = None,
+    group: GroupView | None = None,
+    parts: GroupParts | None = None,
+    told_at: int | None = None,
+) -> bytes:
     """The body of one alert event, JSON in UTF-8, below BODY_BYTES_MAX.
 
-    ``link`` is a prefix the alert id is appended to. A number that is not known is null.
+    ``link`` is a prefix the id is appended to. With ``group`` it speaks for that: id, revision, type are the group's.
+    ``told_at`` µs, default when the event was recorded. A number that is not known is null.
     """
+    alert = _alert(event, link, group)
+    kind = event.type if group is None else type_of(group.reason)
+    stamp = event.recorded_at if told_at is None else told_at
+    if group is None:
+        return _body(kind, stamp, alert)
+    told = _group(group, parts or GroupParts())
+    while True:
+        body = _dump(kind, stamp, {**alert, "group": told})
+        if len(body) < BODY_BYTES_MAX or not told["top"]:
+            break
+        told["top"] = told["top"][:-1]
+    assert len(body) < BODY_BYTES_MAX, f"notification of {len(body)} bytes"
+    return body
+
+
+def _alert(event: AlertEvent, link: str | None, group: GroupView | None) -> dict[str, Any]:
     subject = event.subject
-    zh, en = summaries(event)
-    alert = {
-        "id": event.id,
-        "revision": event.revision,
+    zh, en = summaries(event, group)
+    told_id = event.id if group is None else group.id
+    return {
+        "id": told_id,
+        "revision": event.revision if group is None else group.revision,
+        "alert": event.id,
         "rule": event.rule,
         "class": event.alert_class,
-        "severity": event.severity,
-        "severity_now": event.severity_now,
+        "severity": event.severity if group is None else max(group.worst, event.severity),
+        "severity_now": 0 if group is not None and type_of(group.reason) == RESOLVED else event.severity_now,
         "onset": iso(event.onset),
         "at": iso(event.at),
         "point": {"id": subject.point_id, "name": clipped(subject.name)} if subject.point_id else None,
@@ -77,14 +106,69 @@ def notification(event: AlertEvent, link: str | None = None) -> bytes:
         "peak": number(event.peak),
         "unit": clipped(subject.unit),
         "summary": {"zh": zh, "en": en},
-        "link": f"{link}{event.id}" if link else None,
+        "link": f"{link}{told_id}" if link else None,
         "mode": mode_of(event),
         "history": [
             {"at": iso(at), "severity": severity, "value": number(value)}
             for at, severity, value in event.history
         ],
+        "members": list(event.members[:TOP_MAX]),
     }
-    return _body(event.type, event.recorded_at, alert)
+
+
+def _group(group: GroupView, parts: GroupParts) -> dict[str, Any]:
+    answer = {"by": clipped(group.answer_by) or None, "within_s": group.answer_s} if group.answer_s else None
+    return {
+        "reason": group.reason,
+        "scope": group.scope,
+        "onset": iso(group.onset),
+        "members": group.members,
+        "open": group.open,
+        "worst": group.worst,
+        "changed": {"joined": group.joined, "ended": group.ended, "stepped": group.stepped},
+        "top": [_member(row) for row in parts.top],
+        "districts": [{"name": clipped(name), "members": n} for name, n in parts.districts],
+        "area": _circle(parts.box),
+        "answer": answer,
+        "merged_into": group.merged_into,
+        "before": {"revision": parts.before[0], "timestamp": iso(parts.before[1])} if parts.before else None,
+    }
+
+
+def _member(row: Mapping[str, Any]) -> dict[str, Any]:
+    return {
+        "id": row["id"],
+        "open": bool(row["open"]),
+        "severity": row["severity"],
+        "severity_now": row["severity_now"],
+        "rule": row["rule"],
+        "kind": row["kind"] or None,
+        "point": row["point_id"] or None,
+        "gateway": row["gateway_id"] or None,
+        "district": clipped(row["district"]),
+        "onset": iso(row["onset"]),
+        "at": iso(row["at"]),
+        "value": row["value"],
+        "limit": row["level"],
+        "summary": {"zh": _short(row["summary_zh"]), "en": _short(row["summary_en"])},
+    }
+
+
+def _short(text: str) -> str:
+    return text if len(text) <= TOP_TEXT_MAX else text[: TOP_TEXT_MAX - 1] + "…"
+
+
+KM_PER_DEGREE: Final = 111.195
+
+
+def _circle(box: tuple[float, float, float, float] | None) -> dict[str, float] | None:
+    """The circle around a box in degrees: lon, lat, radius_km."""
+    if box is None:
+        return None
+    lon, lat = (box[0] + box[2]) / 2, (box[1] + box[3]) / 2
+    east = (box[2] - box[0]) * math.cos(math.radians(lat))
+    radius = math.hypot(east, box[3] - box[1]) / 2 * KM_PER_DEGREE
+    return {"lon": round(lon, 6), "lat": round(lat, 6), "radius_km": round(radius, 3)}
 
 
 def notice(kind: str, now_us: int, notice_id: str, *, drill: bool = False, link: str | None = None) -> bytes:
@@ -98,113 +182,14 @@ def notice(kind: str, now_us: int, notice_id: str, *, drill: bool = False, link:
     return _body(kind, now_us, {"id": notice_id, "summary": {"zh": zh, "en": en}, "link": link, "mode": mode})
 
 
+def _dump(kind: str, timestamp: int, fields: dict[str, Any]) -> bytes:
+    return orjson.dumps({"version": BODY_VERSION, "type": kind, "timestamp": iso(timestamp), "data": fields})
+
+
 def _body(kind: str, timestamp: int, fields: dict[str, Any]) -> bytes:
-    body = orjson.dumps({"version": BODY_VERSION, "type": kind, "timestamp": iso(timestamp), "data": fields})
+    body = _dump(kind, timestamp, fields)
     assert len(body) < BODY_BYTES_MAX, f"notification of {len(body)} bytes"
     return body
-
-
-def _place_zh(event: AlertEvent) -> str:
-    subject = event.subject
-    if event.rule == "outage":
-        return f"{subject.district} 网关 {clipped(subject.gateway_id)}"
-    return f"{clipped(subject.district)} {clipped(subject.name)}"
-
-
-def _place_en(event: AlertEvent) -> str:
-    subject = event.subject
-    if event.rule == "outage":
-        return f"{subject.district} gateway {clipped(subject.gateway_id)}"
-    return f"{clipped(subject.district)} {clipped(subject.name)}"
-
-
-def _zh(event: AlertEvent) -> tuple[str, ...]:
-    subject, over = event.subject, event.type == RESOLVED
-    lasted = f"历时 {_span_zh(event.at - event.onset)}"
-    if event.rule != "level":
-        fault = FAULTS_ZH[event.rule]
-        what = "" if over or event.rule == "stuck" else f"已 {_span_zh(event.at - event.onset)}无数据"
-        if event.rule == "outage":
-            what = "" if over else f"{event.value:g} 个点无数据"
-        if event.rule == "stuck" and not over:
-            what = f"{subject.title_zh} {_amount(event.value, subject.unit)} 长时间不变"
-        return f"{fault}已恢复" if over else fault, _place_zh(event), what, lasted if over else ""
-    now = f"{_place_zh(event)} {subject.title_zh} {_amount(event.value, subject.unit)}"
-    if over:
-        return "已解除", now, f"{_extreme_zh(event)} {_amount(event.peak, subject.unit)}", lasted
-    return COLOURS_ZH[event.severity_now], f"{now}(限 {event.limit:g})", _change_zh(event)
-
-
-def _en(event: AlertEvent) -> tuple[str, ...]:
-    subject, over = event.subject, event.type == RESOLVED
-    lasted = f"lasted {_span_en(event.at - event.onset)}"
-    if event.rule != "level":
-        fault = FAULTS_EN[event.rule]
-        what = "" if over or event.rule == "stuck" else f"silent for {_span_en(event.at - event.onset)}"
-        if event.rule == "outage":
-            what = "" if over else f"{event.value:g} points without data"
-        if event.rule == "stuck" and not over:
-            what = f"{subject.title_en} {_amount(event.value, subject.unit)} unchanged"
-        return f"{fault}: over" if over else fault, _place_en(event), what, lasted if over else ""
-    now = f"{_place_en(event)} {subject.title_en} {_amount(event.value, subject.unit)}"
-    if over:
-        return "Over", now, f"{_extreme_en(event)} {_amount(event.peak, subject.unit)}", lasted
-    return COLOURS_EN[event.severity_now], f"{now} (limit {event.limit:g})", _change_en(event)
-
-
-def _change_zh(event: AlertEvent) -> str:
-    before = _severity_before(event)
-    return f"此前{COLOURS_ZH[before]}" if before and before != event.severity_now else ""
-
-
-def _change_en(event: AlertEvent) -> str:
-    before = _severity_before(event)
-    return f"was {COLOURS_EN[before]}" if before and before != event.severity_now else ""
-
-
-def _severity_before(event: AlertEvent) -> int:
-    return event.history[-2][1] if len(event.history) > 1 else 0
-
-
-def _falls(event: AlertEvent) -> bool:
-    levels = [level for level in event.subject.levels if not math.isnan(level)]
-    return len(levels) > 1 and levels[0] > levels[-1]
-
-
-def _extreme_zh(event: AlertEvent) -> str:
-    return "最低" if _falls(event) else "最高"
-
-
-def _extreme_en(event: AlertEvent) -> str:
-    return "lowest" if _falls(event) else "highest"
-
-
-def _amount(value: float, unit: str) -> str:
-    return f"{value:.6g} {clipped(unit)}".rstrip()
-
-
-def _span_zh(us: int) -> str:
-    count, unit = _span(us)
-    return f"{count} {('秒', '分钟', '小时', '天')[unit]}"
-
-
-def _span_en(us: int) -> str:
-    count, unit = _span(us)
-    return f"{count} {('s', 'min', 'h', 'd')[unit]}"
-
-
-def _span(us: int) -> tuple[int, int]:
-    """(count, unit): seconds below two minutes, minutes below two hours, hours below two days, else days."""
-    seconds = max(us, 0) // US_PER_S
-    for unit, size, until in ((0, 1, 120), (1, 60, 7_200), (2, 3_600, 172_800)):
-        if seconds < until:
-            return seconds // size, unit
-    return seconds // 86_400, 3
-
-
-def clipped(text: str) -> str:
-    """At most TEXT_MAX characters, the cut shown."""
-    return text if len(text) <= TEXT_MAX else text[: TEXT_MAX - 1] + "…"
 
 
 def number(value: float) -> float | None:

@@ -1,8 +1,8 @@
-"""Delivery: the loop that carries queued notifications to their targets.
+"""Delivery: the loop that carries queued notifications to their targets, and makes the rounds.
 
-Owns the HTTP client, the calls in the air and the counters. Order and retries are anomaly.alerts.lane's,
-what is durable is anomaly.alerts.letters'. A target that hangs holds up only its own lane; SQLite works on
-a thread of its own, so the loop waits for no disk. URLs and secrets never reach a log line or an error.
+Owns the calls in the air and the counters. Order and retries are anomaly.alerts.lane's, the ways to targets
+anomaly.alerts.carriers', what is durable anomaly.alerts.letters', what time brings anomaly.alerts.rounds'.
+A target that hangs holds up only its own lane; SQLite works on a thread of its own, so the loop waits for no disk.
 """
 
 from __future__ import annotations
@@ -11,25 +11,21 @@ import asyncio
 import logging
 import random
 import sqlite3
-import ssl
 import time
 from collections import Counter, deque
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from email.utils import parsedate_to_datetime
 from pathlib import Path
 from typing import Final, TypeVar
 
-import aiohttp
-
-from anomaly.alerts import signature
-from anomaly.alerts.addresses import AddressRefusedError, CheckedResolver, literal_refusal
+from anomaly.alerts.carriers import Carrier, carrier_of
 from anomaly.alerts.lane import RETRY_S, Answer, Lane, Notice, Settlement
 from anomaly.alerts.letters import Letters, Loaded
 from anomaly.alerts.outbox import Outbox
 from anomaly.alerts.outboxfile import DEAD, QUEUED, SENT, SUPERSEDED
-from anomaly.settings import AlertSettings, WebhookSettings
+from anomaly.alerts.rounds import Rounds
+from anomaly.settings import AlertSettings, InhibitSettings, RouteSettings, TargetSettings
 from storage.batch import US_PER_S
 
 log = logging.getLogger("yuzui.delivery")
@@ -39,29 +35,21 @@ POLL_S: Final = 1.0
 """How often there is looked for what other processes did: `yuzui outbox retry`, `yuzui alert test`."""
 STORE_PAUSE_S: Final = 1.0
 """After an error of the outbox's file, before the next try."""
-ANSWER_BYTES_MAX: Final = 16 * 1024
-"""Read of an answer, so that the connection can be used again; of a longer answer it is closed."""
-ANSWER_S_MAX: Final = 2.0
-"""For that read. The status has already decided: a body that drips changes nothing."""
 STOP_S_MAX: Final = 3.0
 """Calls in the air when the engine stops get this long; what has no answer then is sent again later."""
-DNS_CACHE_S: Final = 10
 LATENCIES_KEPT: Final = 10_000
-PAUSING: Final = frozenset({429, 502, 503, 504})
-"""Answers whose Retry-After holds for the whole target."""
-GONE: Final = 410
-USER_AGENT: Final = "yuzui"
+PER_MINUTE_ROBOT: Final = 18
+"""Robots stop listening for minutes above 20 messages a minute; what waits meanwhile is told in its newest state."""
+ROBOTS: Final = frozenset({"wecom", "dingtalk", "feishu"})
 
 
 @dataclass(slots=True)
 class Target:
-    """One webhook: its settings, its lane and its connections."""
+    """One target: its name, its lane and the way to it."""
 
-    webhook: WebhookSettings
-    keys: tuple[bytes, ...]
+    name: str
     lane: Lane
-    session: aiohttp.ClientSession
-    refused: str | None
+    carrier: Carrier
 
 
 class Deliverer:
@@ -75,22 +63,26 @@ class Deliverer:
     def __init__(
         self,
         path: Path,
-        webhooks: Sequence[WebhookSettings],
+        targets: Sequence[TargetSettings],
         alerts: AlertSettings | None = None,
         *,
+        routes: Sequence[RouteSettings] = (),
+        inhibits: Sequence[InhibitSettings] = (),
         retry_s: tuple[float, ...] = RETRY_S,
         spread: Callable[[], float] = random.random,
         now_us: Callable[[], int] = lambda: time.time_ns() // 1000,
     ) -> None:
-        self._webhooks = tuple(webhooks)
-        self._heartbeat_s = alerts.heartbeat_s if alerts else 0
+        self._settings = tuple(targets)
+        self._alerts = alerts or AlertSettings()
         self._retry_s = retry_s
         self._spread = spread
         self._now_us = now_us
         self.counters: Counter[str] = Counter()
         self.latencies_s: deque[float] = deque(maxlen=LATENCIES_KEPT)
         self._targets: dict[str, Target] = {}
-        self._letters = Letters(Outbox(path))
+        outbox = Outbox(path, targets, alerts, routes=routes, inhibits=inhibits, now_us=now_us)
+        self._letters = Letters(outbox)
+        self._rounds = Rounds(outbox, outbox.policy, outbox.link)
         self._store = ThreadPoolExecutor(1, thread_name_prefix="outbox")
         self._loop: asyncio.AbstractEventLoop | None = None
         self._woken = asyncio.Event()
@@ -120,13 +112,13 @@ class Deliverer:
             loop.call_soon_threadsafe(self._woken.set)
 
     async def run(self) -> None:
-        """Deliver until ``stop``. Raises ValueError or OSError at once for an unusable secret."""
+        """Deliver until ``stop``. Raises ValueError or OSError at once for an unusable secret or template."""
         self._loop = asyncio.get_running_loop()
         books: list[asyncio.Task[None]] = []
         try:
             await self._open()
             books.append(asyncio.create_task(self._keep_books(), name="delivery books"))
-            if self._heartbeat_s:
+            if self._alerts.heartbeat_s:
                 books.append(asyncio.create_task(self._beat(), name="heartbeat"))
             looked = -POLL_S
             more = True
@@ -134,10 +126,11 @@ class Deliverer:
                 if self._failure is not None:
                     raise self._failure
                 self._woken.clear()
-                more = await self._take_in()
                 if self._loop.time() - looked >= POLL_S:
                     looked = self._loop.time()
                     await self._look_for_changes()
+                    await self._make_rounds()
+                more = await self._take_in()
                 for target in self._targets.values():
                     self._launch(target)
                 if not more:
@@ -157,24 +150,22 @@ class Deliverer:
 
     async def _open(self) -> None:
         disabled = await self._on_store(self._letters.disabled)
-        for webhook in self._webhooks:
+        for target in self._settings:
+            per_minute = target.per_minute_max
+            if per_minute is None:
+                per_minute = PER_MINUTE_ROBOT if target.format in ROBOTS else 0
             lane = Lane(
-                webhook.concurrency_max, round(webhook.give_up_s * US_PER_S), self._spread, self._retry_s
+                target.concurrency_max,
+                round(target.give_up_s * US_PER_S),
+                self._spread,
+                self._retry_s,
+                per_minute,
             )
-            lane.disabled = webhook.name in disabled
-            refused = literal_refusal(webhook)
-            session = aiohttp.ClientSession(
-                connector=aiohttp.TCPConnector(
-                    limit=webhook.concurrency_max, resolver=CheckedResolver(), ttl_dns_cache=DNS_CACHE_S
-                ),
-                timeout=aiohttp.ClientTimeout(total=webhook.timeout_s),
-                cookie_jar=aiohttp.DummyCookieJar(),
-                auto_decompress=False,
-                headers={"User-Agent": USER_AGENT, "Content-Type": "application/json"},
-            )
-            self._targets[webhook.name] = Target(webhook, signature.keys_of(webhook), lane, session, refused)
-            if refused or lane.disabled:
-                log.warning("webhook %s is not called: %s", webhook.name, refused or "it answered 410")
+            lane.disabled = target.name in disabled
+            carrier = carrier_of(target, self._alerts.sender)
+            self._targets[target.name] = Target(target.name, lane, carrier)
+            if carrier.refused or lane.disabled:
+                log.warning("target %s is not called: %s", target.name, carrier.refused or "it answered 410")
 
     async def _on_store(self, work: Callable[[], T]) -> T:
         return await asyncio.get_running_loop().run_in_executor(self._store, work)
@@ -205,6 +196,14 @@ class Deliverer:
             target.lane.disabled = name in disabled
         self._add([one for one in loaded if one.notice.rowid not in self._settling])
 
+    async def _make_rounds(self) -> None:
+        try:
+            self.counters["alerts_rounds_queued"] += await self._on_store(
+                lambda: self._rounds.make(self._now_us())
+            )
+        except sqlite3.Error as failure:
+            self._store_failed(failure)
+
     def _add(self, loaded: Sequence[Loaded]) -> None:
         for one in loaded:
             target = self._targets.get(one.target)
@@ -227,7 +226,7 @@ class Deliverer:
     def _launch(self, target: Target) -> None:
         """Send all that may go to a target now."""
         while not self._stopping and (notice := target.lane.take(self._now_us())) is not None:
-            call = asyncio.create_task(self._call(target, notice), name=f"webhook {target.webhook.name}")
+            call = asyncio.create_task(self._call(target, notice), name=f"target {target.name}")
             self._calls.add(call)
             call.add_done_callback(self._call_ended)
 
@@ -239,7 +238,7 @@ class Deliverer:
 
     async def _call(self, target: Target, notice: Notice) -> None:
         """One call and what comes of it."""
-        answer = await self._post(target, notice)
+        answer = await self._send(target, notice)
         now = self._now_us()
         if answer.error is None:
             self.latencies_s.append((now - notice.created_at) / US_PER_S)
@@ -248,7 +247,7 @@ class Deliverer:
             self.counters[f"webhooks_failed_{answer.error}"] += 1
         settlements = target.lane.land(notice, answer, now)
         if answer.gone:
-            log.error("webhook %s answered 410: it is not called again until retried", target.webhook.name)
+            log.error("target %s answered 410: it is not called again until retried", target.name)
             self.counters["webhooks_disabled"] += 1
         self._settle(settlements)
         self._launch(target)
@@ -256,21 +255,15 @@ class Deliverer:
         if answer.error is not None:
             self._woken.set()
 
-    async def _post(self, target: Target, notice: Notice) -> Answer:
-        if target.refused is not None:
-            return Answer("address_refused", hopeless=True)
-        try:
-            body = notice.body
-            if body is None:
+    async def _send(self, target: Target, notice: Notice) -> Answer:
+        body = notice.body
+        if body is None:
+            try:
                 body = await self._on_store(lambda: self._letters.body(notice.rowid))
-            headers = signature.headers(target.keys, notice.webhook_id, self._now_us() // US_PER_S, body)
-            async with target.session.post(
-                target.webhook.url, data=body, headers=headers, allow_redirects=False
-            ) as response:
-                await _read_some(response)
-                return _answer(response)
-        except (aiohttp.ClientError, OSError, ValueError, sqlite3.Error) as failure:
-            return Answer(_reason(failure))
+            except sqlite3.Error as failure:
+                self._store_failed(failure)
+                return Answer("outbox")
+        return await target.carrier.send(notice, body, self._now_us())
 
     def _settle(self, settlements: Sequence[Settlement]) -> None:
         counted = {SENT: "webhooks_delivered", DEAD: "webhooks_dead", SUPERSEDED: "webhooks_superseded"}
@@ -315,9 +308,10 @@ class Deliverer:
         log.error("outbox: %s", failure)
 
     async def _beat(self) -> None:
-        names = [webhook.name for webhook in self._webhooks]
+        # A robot's readers are people: silence is noticed by machines.
+        names = [target.name for target in self._settings if target.format not in ROBOTS]
         while True:
-            await asyncio.sleep(self._heartbeat_s)
+            await asyncio.sleep(self._alerts.heartbeat_s)
             try:
                 await self._on_store(lambda: self._letters.heartbeat(names))
             except sqlite3.Error as failure:
@@ -333,64 +327,6 @@ class Deliverer:
         if self._unsettled:
             await self._write_books()
         for target in self._targets.values():
-            await target.session.close()
+            await target.carrier.close()
         await self._on_store(self._letters.close)
         self._store.shutdown(wait=False)
-
-
-async def _read_some(response: aiohttp.ClientResponse) -> None:
-    """Read a short answer to its end; leave a long or slow one, whose connection is then closed."""
-    left = ANSWER_BYTES_MAX
-    try:
-        async with asyncio.timeout(ANSWER_S_MAX):
-            while left > 0 and (chunk := await response.content.read(left)):
-                left -= len(chunk)
-    except (TimeoutError, aiohttp.ClientError):
-        response.close()
-
-
-def _answer(response: aiohttp.ClientResponse) -> Answer:
-    status = response.status
-    if 200 <= status < 300:
-        return Answer()
-    if status == GONE:
-        return Answer("status_410", gone=True)
-    if 300 <= status < 400:
-        return Answer("redirect")
-    pause = _retry_after_s(response.headers.get("Retry-After")) if status in PAUSING else None
-    return Answer(f"status_{status}", retry_after_s=pause)
-
-
-def _retry_after_s(text: str | None) -> float | None:
-    """Seconds from a Retry-After of either form; None where it is missing or makes no sense."""
-    if text is None:
-        return None
-    if text.strip().isdigit():
-        return float(text)
-    try:
-        return max(parsedate_to_datetime(text).timestamp() - time.time(), 0.0)
-    except (ValueError, TypeError, OverflowError):
-        return None
-
-
-def _reason(failure: BaseException) -> str:
-    """A word for a failed call, without its URL."""
-    cause: BaseException | None = failure
-    while cause is not None:
-        if isinstance(cause, AddressRefusedError):
-            return "address_refused"
-        cause = cause.__cause__
-    for kind, word in (
-        (TimeoutError, "timeout"),
-        (aiohttp.ClientConnectorDNSError, "dns"),
-        (aiohttp.ClientSSLError, "tls"),
-        (ssl.SSLError, "tls"),
-        (aiohttp.ClientConnectorError, "refused"),
-        (aiohttp.ClientResponseError, "bad_answer"),
-        (sqlite3.Error, "outbox"),
-        (aiohttp.ClientConnectionError, "connection_lost"),
-        (OSError, "connection_lost"),
-    ):
-        if isinstance(failure, kind):
-            return word
-    return "bad_request"

@@ -22,6 +22,7 @@ RETRY_S: Final = (1.0, 2.0, 5.0, 15.0, 60.0, 300.0, 1_800.0, 7_200.0)
 """Wait after the first, second … failure; then the last one again. Dense at first: a flood does not wait."""
 JITTER: Final = 0.2
 """Each wait is drawn from ± this share, so that a target that comes back is not hit by all at once."""
+MINUTE_US: Final = 60 * US_PER_S
 RETRY_AFTER_S_MAX: Final = 86_400.0
 """A target may ask for a pause this long; more is taken as this."""
 
@@ -68,7 +69,7 @@ class Settlement:
 
 
 class Lane:
-    """``spread`` gives a number in 0 … 1 for the jitter; ``retry_s`` as RETRY_S."""
+    """``spread`` gives a number in 0 … 1 for the jitter; ``retry_s`` as RETRY_S; ``per_minute_max`` 0 is no limit."""
 
     def __init__(
         self,
@@ -76,6 +77,7 @@ class Lane:
         give_up_us: int,
         spread: Callable[[], float],
         retry_s: tuple[float, ...] = RETRY_S,
+        per_minute_max: int = 0,
     ) -> None:
         self._in_air_max = in_air_max
         self._give_up_us = give_up_us
@@ -87,6 +89,7 @@ class Lane:
         self._steps: deque[Notice] = deque()
         self._retries: list[tuple[int, int, Notice]] = []
         self._paused_until = 0
+        self._taken: deque[int] = deque(maxlen=per_minute_max)
         self.disabled = False
 
     def __len__(self) -> int:
@@ -119,17 +122,17 @@ class Lane:
 
     def take(self, now: int) -> Notice | None:
         """The next notification to send, now in the air; None where nothing may go."""
-        if self.disabled or now < self._paused_until or len(self._in_air) >= self._in_air_max:
+        if self.disabled or now < self._free_at() or len(self._in_air) >= self._in_air_max:
             return None
         # A new alert before the next step of one that people know of, and both before retries.
         for queue in (self._news, self._steps):
             while queue:
                 notice = queue.popleft()
-                if self._lift(notice):
+                if self._lift(notice, now):
                     return notice
         while self._retries and self._retries[0][0] <= now:
             notice = heapq.heappop(self._retries)[2]
-            if self._lift(notice):
+            if self._lift(notice, now):
                 return notice
         return None
 
@@ -138,8 +141,13 @@ class Lane:
         if self.disabled or len(self._in_air) >= self._in_air_max:
             return None
         if self._news or self._steps:
-            return max(now, self._paused_until)
-        return max(self._retries[0][0], self._paused_until) if self._retries else None
+            return max(now, self._free_at())
+        return max(self._retries[0][0], self._free_at()) if self._retries else None
+
+    def _free_at(self) -> int:
+        """When the target may be called again: after a pause it asked for, and not too often a minute."""
+        full = bool(self._taken) and len(self._taken) == self._taken.maxlen
+        return max(self._paused_until, self._taken[0] + MINUTE_US if full else 0)
 
     def land(self, notice: Notice, answer: Answer, now: int) -> list[Settlement]:
         """What is to be kept after ``answer``; the alert's newer revision, if any, may go now."""
@@ -188,10 +196,11 @@ class Lane:
         else:
             heapq.heappush(self._retries, (notice.next_at, notice.rowid, notice))
 
-    def _lift(self, notice: Notice) -> bool:
+    def _lift(self, notice: Notice, now: int) -> bool:
         """Move a scheduled notification into the air, unless it was superseded or waits for another."""
         alert = notice.alert_id
         if self._waiting.get(alert) is not notice or alert in self._in_air:
             return False
         self._in_air[alert] = self._waiting.pop(alert)
+        self._taken.append(now)
         return True

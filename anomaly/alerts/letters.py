@@ -10,16 +10,17 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
+from anomaly.alerts import logbook
 from anomaly.alerts.lane import Notice, Settlement
 from anomaly.alerts.outbox import Outbox
+from anomaly.alerts.outboxfile import DEAD, SENT
 
 LOAD_MAX: Final = 2_000
 """Notifications read at once, with their bodies: some megabytes."""
 
 _QUEUED: Final = (
     "SELECT d.rowid, d.target, d.webhook_id, d.alert_id, d.revision, d.attempts, d.created_at, d.next_at, "
-    "coalesce(d.body, e.body) AS body FROM delivery d LEFT JOIN alert_event e ON e.rowid = d.event "
-    "WHERE d.state = 'queued' AND d.rowid > ? ORDER BY d.rowid LIMIT ?"
+    "d.body FROM delivery d WHERE d.state = 'queued' AND d.rowid > ? ORDER BY d.rowid LIMIT ?"
 )
 _SETTLE: Final = (
     "UPDATE delivery SET attempts = ?, next_at = ?, last_error = ?, done_at = CASE WHEN ? = 'queued' "
@@ -27,6 +28,12 @@ _SETTLE: Final = (
     "WHERE rowid = ?"
 )
 """A failed call does not wake up what was superseded or dropped while it was in the air; a 2xx is a fact."""
+
+_LOG: Final = (
+    "INSERT INTO alert_log (at, alert_id, step, target, detail) SELECT ?, alert_id, ?, target, "
+    "webhook_id || coalesce(': ' || ?, '') FROM delivery WHERE rowid = ? AND type <> 'heartbeat'"
+)
+_STEPS: Final = {SENT: logbook.SENT, DEAD: logbook.DEAD}
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,17 +66,12 @@ class Letters:
 
     def again(self) -> list[Loaded]:
         """Everything queued among what was given before, without bodies: after an operator's change."""
-        rows = self._outbox.rows(_QUEUED.replace("coalesce(d.body, e.body)", "NULL"), (0, -1))
+        rows = self._outbox.rows(_QUEUED.replace("d.body", "NULL AS body"), (0, -1))
         return [_loaded(row) for row in rows if row["rowid"] <= self._after]
 
     def body(self, rowid: int) -> bytes:
         """The body of one notification."""
-        found = self._outbox.rows(
-            "SELECT coalesce(d.body, e.body) FROM delivery d LEFT JOIN alert_event e ON e.rowid = d.event "
-            "WHERE d.rowid = ?",
-            (rowid,),
-        )
-        return bytes(found[0][0])
+        return bytes(self._outbox.rows("SELECT body FROM delivery WHERE rowid = ?", (rowid,))[0][0])
 
     def settle(self, settlements: Sequence[Settlement], now: int) -> None:
         """Keep what became of notifications, in one transaction."""
@@ -79,6 +81,14 @@ class Letters:
                 [
                     (s.attempts, s.next_at, s.error, s.state, now, s.state, s.state, s.rowid)
                     for s in settlements
+                ],
+            )
+            db.executemany(
+                _LOG,
+                [
+                    (now, _STEPS.get(s.state, logbook.FAILED), s.error, s.rowid)
+                    for s in settlements
+                    if s.state in _STEPS or s.error is not None
                 ],
             )
 

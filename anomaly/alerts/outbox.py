@@ -17,10 +17,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
-from anomaly.alerts.body import HEARTBEAT, TEST, notice, notification, number, summaries
-from anomaly.alerts.event import AlertEvent
+from anomaly.alerts.body import HEARTBEAT, TEST, notice, number
+from anomaly.alerts.event import AlertEvent, packed
+from anomaly.alerts.grouping import Grouping
 from anomaly.alerts.outboxfile import DEAD, DROPPED, QUEUED, SENT, SUPERSEDED, OutboxFile
-from anomaly.settings import AlertSettings, WebhookSettings
+from anomaly.alerts.policy import Policy
+from anomaly.alerts.telling import Teller, queue, supersede
+from anomaly.alerts.words import summaries
+from anomaly.settings import AlertSettings, InhibitSettings, RouteSettings, TargetSettings
 
 SHOWN_MAX: Final = 1_000
 """Rows a listing shows unless asked for more."""
@@ -30,17 +34,23 @@ _LAKE: Final = (
     *("onset", "at", "recorded_at", "value", "level", "peak", "unit", "summary_zh", "summary_en", "replay"),
     "drill",
 )
-_EVENT: Final = (*_LAKE, "severity_now", "notify", "body")
+_EVENT: Final = (*_LAKE, "severity_now", "notify", "packed")
 _LAKE_SQL: Final = ", ".join(("rowid", *_LAKE))
 _SHOWN_SQL: Final = f"{_LAKE_SQL}, severity_now, notify"
 _DELIVERY_SQL: Final = (
     "rowid, webhook_id, target, type, alert_id, revision, state, attempts, "
     "created_at, next_at, done_at, last_error"
 )
-_QUEUE_SQL: Final = (
-    "INSERT OR IGNORE INTO delivery "
-    "(webhook_id, target, type, alert_id, revision, event, body, created_at, next_at) "
-    "VALUES (:webhook_id, :target, :type, :alert_id, :revision, :event, :body, :now, :now)"
+_FINISHED: Final = "open = 0 AND active_at < ? AND (told = 0 OR over_told = 1 OR merged_into IS NOT NULL)"
+_TRIM_DELIVERIES: Final = (
+    "DELETE FROM delivery WHERE state IN ('sent', 'superseded', 'dropped') AND done_at < ? "
+    "AND alert_id NOT IN (SELECT id FROM alert_group WHERE over_told = 0)"
+)
+_TRIM_EVENTS: Final = (
+    "DELETE FROM alert_event WHERE rowid <= ? AND recorded_at < ? AND (newest = 0 OR type = 'resolved')"
+)
+_INSERT_SQL: Final = (
+    f"INSERT OR IGNORE INTO alert_event ({', '.join(_EVENT)}) VALUES ({', '.join('?' * len(_EVENT))})"
 )
 
 
@@ -56,46 +66,57 @@ class Recorded:
 class Outbox(OutboxFile):
     """One connection to the outbox.
 
-    webhooks  the targets new events are queued for; a reader needs none
-    alerts    for the link in notifications
+    targets   who may hear of alerts; a reader needs none
+    alerts    grouping, digests, the link in notifications
+    routes, inhibits  who hears of what, and what keeps it from being told
     """
 
     def __init__(
         self,
         path: Path,
-        webhooks: Sequence[WebhookSettings] = (),
+        targets: Sequence[TargetSettings] = (),
         alerts: AlertSettings | None = None,
         *,
+        routes: Sequence[RouteSettings] = (),
+        inhibits: Sequence[InhibitSettings] = (),
         now_us: Callable[[], int] = lambda: time.time_ns() // 1000,
     ) -> None:
         super().__init__(path)
-        self._webhooks = tuple(webhooks)
-        self._link = alerts.link if alerts else None
+        self.policy = Policy(targets, alerts, routes, inhibits)
+        self.link = self.policy.alerts.link
+        self._teller = Teller(self.policy, self.link)
+        self._grouping: Grouping | None = None
         self._now_us = now_us
 
     # Judge's side
 
-    def record(self, events: Iterable[AlertEvent], judged_seq: int) -> Recorded:
-        """Events and their notifications, and that Judge came as far as ``judged_seq``, in one transaction.
+    def record(self, events: Iterable[AlertEvent], judged_seq: int | None) -> Recorded:
+        """Events, their groups and notifications, and how far Judge came (None: as it was), in one transaction.
 
-        An (id, revision) that is already there stays as it is. A newer revision supersedes notifications of
-        older ones that were not delivered. A target hears of alerts whose course reached its severity_min.
+        An (id, revision) that is already there stays as it is. What is told of a group supersedes what was told of it
+        before and not delivered. A target hears of groups whose course reached its severity_min.
         """
-        made = queued = superseded = 0
-        now = self._now_us()
-        with self.writing() as db:
-            for event in events:
-                rowid = _insert_event(db, event, notification(event, self._link))
-                if rowid is None:
-                    continue
-                made += 1
-                for webhook in self._webhooks if event.notify else ():
-                    if event.severity >= webhook.severity_min:
-                        superseded += _supersede(db, webhook.name, event.id, event.revision, now)
-                        _queue(db, webhook.name, event.type, event.id, event.revision, now, event=rowid)
-                        queued += 1
-            self.set_meta("judged_seq", judged_seq)
-        return Recorded(made, queued, superseded)
+        made, now = 0, self._now_us()
+        before = self._teller.count.copy()
+        try:
+            with self.writing() as db:
+                grouping = self._grouping or Grouping(db, self.policy, self._teller)
+                # What it holds in memory is the file's only once this is committed.
+                self._grouping = None
+                grouping.begin(now)
+                for event in events:
+                    if _insert_event(db, event):
+                        made += 1
+                        grouping.follow(event)
+                grouping.end()
+                if judged_seq is not None:
+                    self.set_meta("judged_seq", judged_seq)
+        except BaseException:
+            self._teller.count = before
+            raise
+        self._grouping = grouping
+        count = self._teller.count - before
+        return Recorded(made, count["queued"], count["superseded"])
 
     def mark(self, judged_seq: int) -> None:
         """Judge came as far as ``judged_seq``; what lies between had no effects."""
@@ -124,13 +145,16 @@ class Outbox(OutboxFile):
         return _dicts(self.rows(sql, (limit,)))
 
     def show(self, alert_id: str) -> dict[str, Any] | None:
-        """One alert: its revisions, oldest first, and their notifications; None where it is unknown."""
+        """One alert: its revisions, oldest first, its group and the group's notifications; None where it is unknown."""
         sql = f"SELECT {_SHOWN_SQL} FROM alert_event WHERE id = ? ORDER BY revision"
         course = _dicts(self.rows(sql, (alert_id,)))
         if not course:
             return None
-        sql = f"SELECT {_DELIVERY_SQL} FROM delivery WHERE alert_id = ? ORDER BY rowid"
-        return {"id": alert_id, "revisions": course, "deliveries": _dicts(self.rows(sql, (alert_id,)))}
+        found = self.rows("SELECT grp, held FROM member WHERE id = ?", (alert_id,))
+        group, held = found[0] if found else (alert_id, "")
+        sql = f"SELECT {_DELIVERY_SQL} FROM delivery WHERE alert_id IN (?, ?) ORDER BY rowid"
+        told = _dicts(self.rows(sql, (alert_id, group)))
+        return {"id": alert_id, "group": group, "held": held, "revisions": course, "deliveries": told}
 
     def deliveries(self, state: str | None = None, *, limit: int = SHOWN_MAX) -> list[dict[str, Any]]:
         """Notifications, newest first; of one state where given."""
@@ -179,7 +203,7 @@ class Outbox(OutboxFile):
             for target in targets:
                 notice_id = f"test-{secrets.token_hex(8)}"
                 body = notice(TEST, now, notice_id)
-                made.append(_queue(db, target, TEST, notice_id, 1, now, body=body))
+                made.append(queue(db, target, TEST, notice_id, 1, now, body))
             self.touch()
         return made
 
@@ -189,97 +213,50 @@ class Outbox(OutboxFile):
         body = notice(HEARTBEAT, now, f"{HEARTBEAT}-{now}")
         with self.writing() as db:
             for target in targets:
-                _supersede(db, target, HEARTBEAT, now, now)
-                _queue(db, target, HEARTBEAT, HEARTBEAT, now, now, body=body)
+                supersede(db, target, HEARTBEAT, now, now)
+                queue(db, target, HEARTBEAT, HEARTBEAT, now, now, body)
 
-    def trim(self, before_us: int, exported_rowid: int) -> int:
-        """Forget what ended before ``before_us``; rows removed.
+    def export_log_since(self, rowid: int, limit: int = 100_000) -> list[dict[str, Any]]:
+        """Steps after ``rowid`` with the columns of the lake's alert_log; times are µs since 1970 UTC."""
+        sql = "SELECT id, at, alert_id, step, who, target, detail FROM alert_log WHERE id > ? ORDER BY id LIMIT ?"
+        return _dicts(self.rows(sql, (rowid, limit)))
 
-        Finished notifications (dead ones stay), and events the lake's log holds (up to ``exported_rowid``)
-        that no notification needs and that are not the newest word on an open alert.
+    def trim(self, before_us: int, exported_rowid: int, exported_log: int = 0) -> int:
+        """Forget what ended before ``before_us``; notifications and events removed.
+
+        Finished notifications (dead ones stay, and those of groups whose end is still to be told to whoever heard),
+        events and steps the lake's logs hold (up to ``exported_rowid`` and ``exported_log``) that are not the newest
+        word on an open alert, groups and silences that are over.
         """
-        deliveries = "DELETE FROM delivery WHERE state IN ('sent', 'superseded', 'dropped') AND done_at < ?"
-        events = (
-            "DELETE FROM alert_event WHERE rowid <= ? AND recorded_at < ? "
-            "AND (newest = 0 OR type = 'resolved') "
-            "AND NOT EXISTS (SELECT 1 FROM delivery WHERE event = alert_event.rowid)"
-        )
         with self.writing() as db:
-            gone = db.execute(deliveries, (before_us,)).rowcount
-            return gone + db.execute(events, (exported_rowid, before_us)).rowcount
+            db.execute("DELETE FROM alert_log WHERE id <= ? AND at < ?", (exported_log, before_us))
+            db.execute("DELETE FROM silence WHERE ends < ?", (before_us,))
+            db.execute(
+                f"DELETE FROM member WHERE grp IN (SELECT id FROM alert_group WHERE {_FINISHED})",
+                (before_us,),
+            )
+            db.execute(f"DELETE FROM alert_group WHERE {_FINISHED}", (before_us,))
+            gone = db.execute(_TRIM_DELIVERIES, (before_us,)).rowcount
+            return gone + db.execute(_TRIM_EVENTS, (exported_rowid, before_us)).rowcount
 
 
-def _insert_event(db: sqlite3.Connection, event: AlertEvent, body: bytes) -> int | None:
-    """The row of a new event; None where it was there."""
+def _insert_event(db: sqlite3.Connection, event: AlertEvent) -> bool:
+    """False where it was there."""
     subject, (zh, en) = event.subject, summaries(event)
-    row = {
-        "id": event.id,
-        "revision": event.revision,
-        "type": event.type.removeprefix("alert."),
-        "rule": event.rule,
-        "class": event.alert_class,
-        "severity": event.severity,
-        "severity_now": event.severity_now,
-        "point_id": subject.point_id or None,
-        "gateway_id": subject.gateway_id or None,
-        "kind": subject.kind or None,
-        "district": subject.district,
-        "onset": event.onset,
-        "at": event.at,
-        "recorded_at": event.recorded_at,
-        "value": number(event.value),
-        "level": number(event.limit),
-        "peak": number(event.peak),
-        "unit": subject.unit,
-        "summary_zh": zh,
-        "summary_en": en,
-        "replay": event.replay,
-        "drill": event.drill,
-        "notify": event.notify,
-        "body": body,
-    }
-    named = ", ".join(f":{name}" for name in _EVENT)
-    done = db.execute(f"INSERT OR IGNORE INTO alert_event ({', '.join(_EVENT)}) VALUES ({named})", row)
-    if not done.rowcount:
-        return None
-    older = "UPDATE alert_event SET newest = 0 WHERE id = ? AND newest = 1 AND revision < ?"
-    db.execute(older, (event.id, event.revision))
-    return done.lastrowid
-
-
-def _supersede(db: sqlite3.Connection, target: str, alert_id: str, revision: int, now: int) -> int:
-    return db.execute(
-        "UPDATE delivery SET state = 'superseded', done_at = ? "
-        "WHERE alert_id = ? AND target = ? AND state = 'queued' AND revision < ?",
-        (now, alert_id, target, revision),
-    ).rowcount
-
-
-def _queue(
-    db: sqlite3.Connection,
-    target: str,
-    kind: str,
-    alert_id: str,
-    revision: int,
-    now: int,
-    *,
-    event: int | None = None,
-    body: bytes | None = None,
-) -> str:
-    """Queue one notification, of an event or with a body of its own; its webhook-id, the same if repeated."""
-    webhook_id = f"{alert_id}.{revision}.{target}"
-    row = {
-        "webhook_id": webhook_id,
-        "target": target,
-        "type": kind,
-        "alert_id": alert_id,
-        "revision": revision,
-        "event": event,
-        "body": body,
-        "now": now,
-    }
-    db.execute(_QUEUE_SQL, row)
-    return webhook_id
+    row = (
+        event.id, event.revision, event.type.removeprefix("alert."), event.rule, event.alert_class, event.severity,
+        subject.point_id or None, subject.gateway_id or None, subject.kind or None, subject.district,
+        event.onset, event.at, event.recorded_at, number(event.value), number(event.limit), number(event.peak),
+        subject.unit, zh, en, event.replay, event.drill, event.severity_now, event.notify, packed(event),
+    )  # fmt: skip
+    if not db.execute(_INSERT_SQL, row).rowcount:
+        return False
+    if event.revision > 1:
+        older = (
+            "UPDATE alert_event SET newest = 0, packed = NULL WHERE id = ? AND newest = 1 AND revision < ?"
+        )
+        db.execute(older, (event.id, event.revision))
+    return True
 
 
 def _named(webhook_ids: Sequence[str] | None) -> tuple[str, tuple[str, ...]]:

@@ -1,6 +1,6 @@
-"""Standard Webhooks 1.0: how a receiver knows that a notification is ours and whole.
+"""How a receiver knows that a notification is ours and whole: Standard Webhooks 1.0, and what robots want instead.
 
-Owns the signature headers. Knows nothing of HTTP clients or of where secrets are kept, and never puts one
+Owns the signatures. Knows nothing of HTTP clients or of where secrets are kept, and never puts one
 into an error or a log line.
 """
 
@@ -13,6 +13,7 @@ import hmac
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Final
+from urllib.parse import quote_plus
 
 from anomaly.settings import WebhookSettings
 
@@ -27,6 +28,27 @@ def key_of(secret: str) -> bytes:
         return base64.b64decode(secret.removeprefix(SECRET_PREFIX), validate=True)
     except (binascii.Error, ValueError):
         raise ValueError("a webhook secret that begins with whsec_ is not base64") from None
+
+
+def first_secret(webhook: WebhookSettings) -> str | None:
+    """The secret of a robot as it gave it; None where it has none. Raises OSError where its file cannot be read."""
+    if webhook.secret_file is None:
+        return webhook.secret
+    lines = Path(webhook.secret_file).read_text("utf-8").splitlines()
+    return next((line.strip() for line in lines if line.strip()), None)
+
+
+def dingtalk_url(url: str, secret: str, timestamp_ms: int) -> str:
+    """The URL of a 钉钉 robot with timestamp and sign: HMAC-SHA256 of "timestamp\\nsecret" under the secret."""
+    digest = hmac.new(secret.encode(), f"{timestamp_ms}\n{secret}".encode(), hashlib.sha256).digest()
+    sign = quote_plus(base64.b64encode(digest))
+    return f"{url}{'&' if '?' in url else '?'}timestamp={timestamp_ms}&sign={sign}"
+
+
+def feishu_fields(secret: str, timestamp_s: int) -> dict[str, str]:
+    """timestamp and sign of a 飞书 robot's body: HMAC-SHA256 of nothing under "timestamp\\nsecret"."""
+    digest = hmac.new(f"{timestamp_s}\n{secret}".encode(), b"", hashlib.sha256).digest()
+    return {"timestamp": str(timestamp_s), "sign": base64.b64encode(digest).decode()}
 
 
 def keys_of(webhook: WebhookSettings) -> tuple[bytes, ...]:

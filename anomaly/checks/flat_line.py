@@ -20,7 +20,6 @@ def flat_line(rows: Rows, limits: Arrays, state: Arrays) -> U8:
     limits["flat_skip_zero"]  bool[points]: a run of zeros is no fault
     state["flat_us"]          int64[points] µs stood still up to the newest reading
     """
-    limit = limits["flat_line_us"][rows.point]
     same = rows.value == rows.previous_value
     zero = rows.value == 0
     if zero.any():
@@ -30,14 +29,21 @@ def flat_line(rows: Rows, limits: Arrays, state: Arrays) -> U8:
     if len(held):
         passed = rows.time[held] - rows.previous_time[held]
         still[held] = np.where(passed <= limits["silence_us"][rows.point[held]], passed, 0)
-    points = rows.point[rows.first]
+    points = rows.point if rows.single else rows.point[rows.first]
+    if rows.single:
+        still[held] += state["flat_us"][points[held]]
+        state["flat_us"][points] = still
+        limit = limits["flat_line_us"][points[held]]
+        classes = np.zeros(len(rows), np.uint8)
+        classes[held] = (still[held] >= limit) & (limit > 0)
+        return classes
     # Integer µs: sums are exact, so a run cut into batches sums to the same as a whole one.
     still[rows.first] += np.where(same[rows.first], state["flat_us"][points], 0)
-    if len(rows.first) < len(rows):
-        total = np.cumsum(still)
-        run_start = fill_forward(rows.start | ~same)
-        still = total - total[run_start] + still[run_start]
+    total = np.cumsum(still)
+    run_start = fill_forward(rows.start | ~same)
+    still = total - total[run_start] + still[run_start]
     state["flat_us"][points] = still[rows.last]
+    limit = limits["flat_line_us"][rows.point]
     return ((still >= limit) & (limit > 0)).view(np.uint8)
 
 

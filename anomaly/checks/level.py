@@ -31,18 +31,25 @@ def level(rows: Rows, limits: Arrays, state: Arrays) -> U8:
     classes = np.zeros(len(rows), np.uint8)
     signed = rows.value * limits["sign"][rows.point]
     above = signed >= limits["level_first"][rows.point]
-    points = rows.point[rows.first]
+    points = rows.point if rows.single else rows.point[rows.first]
+    entered = above if rows.single else np.logical_or.reduceat(above, rows.first)
     # Most points stand below their lowest level and did so before: they are through.
-    concerned = np.logical_or.reduceat(above, rows.first) | (state["level_mask"][points] != 0)
+    concerned = entered | (state["level_mask"][points] != 0)
     if not concerned.any():
         return classes
-    lengths = np.diff(rows.first, append=len(rows))
-    index = np.flatnonzero(np.repeat(concerned, lengths))
+    lengths = None if rows.single else np.diff(rows.first, append=len(rows))
+    index = np.flatnonzero(concerned if lengths is None else np.repeat(concerned, lengths))
     mask = _masks(rows.point[index], signed[index], rows.start[index], limits, state)
-    classes[index] = _HIGHEST[mask]
-    last = np.cumsum(lengths[concerned]) - 1
+    classes[index] = highest(mask)
+    last = slice(None) if lengths is None else np.cumsum(lengths[concerned]) - 1
     state["level_mask"][points[concerned]] = mask[last]
     return classes
+
+
+def highest(mask: U8) -> U8:
+    """The class of each mask of entered levels: the highest of them, 0 for none. uint8[n] both."""
+    found: U8 = _HIGHEST[mask]
+    return found
 
 
 def _masks(point: np.ndarray, signed: np.ndarray, start: Bool, limits: Arrays, state: Arrays) -> U8:

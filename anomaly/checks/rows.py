@@ -33,19 +33,26 @@ NO_TIME: Final = np.iinfo(np.int64).min
 
 @dataclass(frozen=True, slots=True)
 class Field:
-    """One state array: ``lead + (points,)`` of ``dtype``, ``fill`` where nothing was seen yet."""
+    """One state array: ``lead + (points,)`` of ``dtype``, ``fill`` where nothing was seen yet.
+
+    of   name of a bool[points] limit: only its points have a place, and the array is ``lead + (places,)``. Then
+         ``state[of + "_place"]`` int32[points] says which, -1 none. For what only some kinds need, a ring of a day.
+    side_by_side  the numbers of one point are neighbours in memory: for what is always read and written together
+    """
 
     name: str
     dtype: str
     fill: float | int
     lead: tuple[int, ...] = ()
+    of: str | None = None
+    side_by_side: bool = False
 
 
 @dataclass(slots=True)
 class Rows:
     """n readings grouped by point; within a point in journal order, times strictly growing.
 
-    point           int32   dense number
+    point           intp    dense number; as wide as an index, for every check looks up by it
     time            int64   µs since 1970 UTC
     value           float64 never NaN: a missing reading is no row here
     start           bool    first row of its point
@@ -55,7 +62,7 @@ class Rows:
     utc_offset_us   of the city's wall clock at ``time``: one number, or int64[n] where it changes within
     """
 
-    point: I32
+    point: Index
     time: I64
     value: F64
     start: Bool
@@ -63,6 +70,7 @@ class Rows:
     previous_time: I64
     previous_value: F64
     utc_offset_us: int | I64 = 0
+    _last: Index | None = None
 
     def __len__(self) -> int:
         return len(self.point)
@@ -73,17 +81,25 @@ class Rows:
         return self.time + self.utc_offset_us
 
     @property
+    def single(self) -> bool:
+        """Every point has one row, as in most live batches: nothing needs to be followed along a point."""
+        return len(self.first) == len(self.point)
+
+    @property
     def last(self) -> Index:
         """Positions of each point's last row, one a group."""
-        return np.append(self.first[1:], len(self.point)) - 1
+        if self._last is None:
+            self._last = self.first if self.single else np.append(self.first[1:], len(self.point)) - 1
+        return self._last
 
     @staticmethod
     def grouped(point: I32, time: I64, value: F64, state: Arrays) -> Rows:
         """Rows already grouped by point; predecessors from the row before or from ``state``."""
         start, first = segments(point)
-        points = point[first]
+        at = point.astype(np.intp)
+        points = at[first]
         return Rows(
-            point,
+            at,
             time,
             value,
             start,
@@ -97,7 +113,7 @@ class Rows:
         """Rows in any order that know no predecessor: for checks without state."""
         n = len(point)
         return Rows(
-            point,
+            point.astype(np.intp),
             time,
             value,
             np.broadcast_to(np.True_, n),

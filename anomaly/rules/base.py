@@ -40,7 +40,8 @@ class RowRule:
 
     name      of its episodes and alerts; unique
     settings  (points, settings by kind, the config's [rules] table) -> its limit arrays, by name, prefixed with its
-              own; called at start and at every reload
+              own; called at start and at every reload. One of them may be NAME_sign, float64[points]: -1 where low
+              values are the worse ones (minutes to a level), so that the peak of an episode is the lowest
     judge     (rows, limits, state) -> Assessed. Changes only its own ``fields`` of ``state``, and those last.
               Where a stream is cut into batches must not matter.
     unit, title_zh, title_en   of ``value``, for messages: "mm", "1小时雨量", "rain in 1 h"
@@ -110,6 +111,7 @@ class TickRule:
 
     judge     what stands now
     forecast  what is expected soon, stored beside; none by default
+    unit      of the value of its conditions
     """
 
     name: str
@@ -119,3 +121,4 @@ class TickRule:
     alert_class: str = "event"
     title_zh: str = ""
     title_en: str = ""
+    unit: str = ""

@@ -55,7 +55,17 @@ def scalar_level(p: int, t: int, v: float, memory: dict[str, Any], limits: Limit
     return max((k + 1 for k in range(4) if entered[k]), default=0)
 
 
+def scalar_spike(p: int, t: int, v: float, memory: dict[str, Any], limits: Limits) -> int:
+    """Far from the one before; if that was a spike, also far from the last one believed."""
+    most = limits["spike_max"][p]
+    newest, believed = memory.get("spike", (v, v))
+    is_spike = abs(v - newest) > most and abs(v - believed) > most
+    memory["spike"] = (v, believed if is_spike else v)
+    return int(is_spike)
+
+
 SCALAR: dict[str, Scalar] = {
+    "spike": scalar_spike,
     "gross_range": scalar_gross_range,
     "rate_of_change": scalar_rate_of_change,
     "flat_line": scalar_flat_line,
@@ -79,7 +89,7 @@ def limits() -> Limits:
     table.kinds.append("rain_gauge")
     table.kind[9:] = 1
     kinds = {
-        "waterlogging": kind_settings(rate_max_per_s=8.0, flat_line_s=3.0),
+        "waterlogging": kind_settings(rate_max_per_s=8.0, flat_line_s=3.0, spike_max=11.0),
         "rain_gauge": kind_settings(flat_line_s=2.0, flat_line_skip_zero=True),
     }
     return limits_of(table, kinds, check_settings(dead_s_min=4.0, dead_intervals=2.0))

@@ -41,8 +41,13 @@ def table() -> PointTable:
 
 
 def engine(clock: Any) -> Engine:
-    kind = kind_settings(rate_max_per_s=9.0, flat_line_s=4.0, confirm_readings=3)
-    settings = check_settings(fresh_s=15.0, dead_s_min=6.0, dead_intervals=2.0, lateness_s=2.0)
+    kind = kind_settings(
+        rate_max_per_s=9.0, flat_line_s=4.0, confirm_readings=3, spike_max=11.0, anomaly_alert=True,
+        neighbour_sigmas=1.2, drift_sigmas=0.0003,
+    )  # fmt: skip
+    settings = check_settings(
+        fresh_s=15.0, dead_s_min=6.0, dead_intervals=2.0, lateness_s=2.0, neighbours_s=10.0
+    )
     return Engine(table(), {"waterlogging": kind}, settings, clock=clock)
 
 
@@ -122,7 +127,7 @@ def played(script: Journal, clock: Any, cut: random.Random | None = None, restor
 
 def assert_same(one: Outcome, other: Outcome) -> None:
     for batch in ("main", "late"):
-        for column in ("pos", "point", "flag", "checks", "value"):
+        for column in ("pos", "point", "flag", "checks", "value", "score"):
             a, b = getattr(getattr(one, batch), column), getattr(getattr(other, batch), column)
             assert a.tobytes() == b.tobytes(), (batch, column)
     assert one.repeats == other.repeats
@@ -139,7 +144,8 @@ def test_cuts_and_restores_change_nothing(seed: int, clock: str) -> None:
     script = journal(seed)
     whole = played(script, clock)
     print(f"seed {seed}: {len(script.raw)} rows, {len(whole.events)} events, {whole.repeats} repeats")
-    assert {e.rule for e in whole.events} >= {"level", "stuck", "dead"}
+    assert {e.rule for e in whole.events} >= {"level", "stuck", "dead", "neighbours", "drift"}
+    assert (whole.main.score > 0).any()
     assert whole.repeats
     assert len(whole.late)
     assert_same(whole, played(script, clock, random.Random(seed)))

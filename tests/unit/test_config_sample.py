@@ -51,10 +51,13 @@ def shown_at(loc: tuple[str, ...]) -> dict[str, Any]:
 
 def option_lines() -> Iterator[tuple[tuple[str, ...], str, str]]:
     """(table, key, comment) of every option in the sample, commented out or not."""
+    known = dict(models(Config))
     loc: tuple[str, ...] = ()
     for line in ALL_TEXT.splitlines():
-        if head := re.fullmatch(r"\[+([\w.]+)\]+", line):
-            loc = tuple(head[1].split("."))[:1]
+        if head := re.fullmatch(r"\[+([\w.-]+)\]+", line):
+            loc = tuple(head[1].split("."))
+            while loc not in known:  # the last part is a name, of a kind or a point
+                loc = loc[:-1]
         elif option := re.match(r"(\w+) = (.*)$", line):
             rest = option[2]
             yield loc, option[1], rest.rpartition("  # ")[2] if "  # " in rest else ""

@@ -1,0 +1,301 @@
+"""How surprised a point is by one reading after the other: the formulas of the score, and what they remember.
+
+Owns the baselines' constants, their state and the loop over a point's readings. Knows nothing of batches; the same
+loop runs compiled where numba is installed and as plain Python where it is not (anomaly.checks.score says when).
+
+Only + - * / and square roots are used, in 64 bits: those are exact to the last bit compiled, vectorised and in plain
+Python, so neither the cut of a stream nor the number of readings of a point in a batch can change a score.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, MutableSequence, Sequence
+from functools import cache
+from importlib import import_module
+from types import FunctionType
+from typing import Any, Final
+
+from anomaly.checks.rows import Field
+
+BEAT_S_MIN: Final = 60.0
+"""All memories are counted in beats: the point's own interval, but at least a minute, so that a sensor of 1 Hz has a
+baseline of hours and not of minutes."""
+BEATS_MAX: Final = 10.0
+"""Weight of one reading after a gap, at most: it shall not become the baseline."""
+INTERVAL_RATE: Final = 0.05
+LEVEL_RATE: Final = 1 / 300.0
+STEP_RATE: Final = 1 / 100.0
+RATE_MAX: Final = 0.1
+DRIFT_RATE: Final = 1 / 15.0
+DRIFT_RATE_MAX: Final = 0.5
+DRIFT_CLIP: Final = 8.0
+HOUR_RATE: Final = 0.04
+"""Share of one beat in its hour's mean: two days of five-minute readings."""
+HOUR_RATE_MAX: Final = 0.5
+HOUR_SEEN_MIN: Final = 3
+"""Readings after which an hour has a mean of its own."""
+HOUR_SEEN_MAX: Final = 65_535
+STEP_WEIGHT: Final = 0.75
+"""Of the step in the first distance; the rest is the distance from the hour."""
+CLIP: Final = 4.5
+"""In deviations: more of a reading is not learned, so an outlier moves no baseline."""
+CLIP_FROM: Final = 10.0
+Z_MAX: Final = 50.0
+"""A constant that changes is infinitely surprising; this much is enough."""
+SPREAD_FLOOR: Final = 1e-3
+"""Of the range seen: finer spread than this is quantisation."""
+TINY: Final = 1e-12
+TAIL: Final = 0.99
+TAIL_NATS: Final = 4.605170185988091
+"""-ln(1 - TAIL)."""
+TAIL_RATE: Final = 0.03
+TAIL_MIN: Final = 0.5
+EXCESS_RATE: Final = 1 / 15.0
+"""An exceedance, not a span of time: what happens once in a hundred readings cannot be averaged by the clock."""
+EXCESS_CLIP: Final = 8.0
+EXCESS_FLOOR: Final = 0.05
+WARM_READINGS: Final = 24.0
+RANGE_READINGS: Final = 50.0
+RANGE_NATS: Final = 5.0
+RANGE_WEIGHT: Final = 20.0
+"""Surprise of a value never seen: RANGE_NATS, and this much for a whole range beyond it."""
+GATE_RATE: Final = 1 / 250.0
+SURPRISE_MAX: Final = 50.0
+"""More is not more surprising, and a gate that stood higher would stay shut for days."""
+RESEED_US: Final = 6 * 3600 * 1e6
+"""Readings in doubt are not learned from. After this long without a sound one what is in doubt is the new normal, and
+the baselines begin again with it."""
+HOURS: Final = 24
+TOUCHED: Final = 128
+"""Points whose memory is fetched ahead."""
+SOUND: Final = 0.0
+THAWED: Final = -1.0
+"""Of FROZEN, else a time: not in doubt; in doubt for longer than RESEED_US, learning again."""
+
+(
+    N,  # readings learned from
+    INTERVAL,  # s between them
+    LEVEL,  # mean
+    OFF_VAR,  # of the distance from the hour's mean
+    STEP_VAR,  # of the change of that distance
+    OFF,  # that distance, last
+    DRIFT,  # its slow mean, in deviations
+    LOW,  # range seen
+    HIGH,
+    TAIL_1,  # 99th percentile of the first distance, and mean excess over it
+    EXCESS_1,
+    TAIL_2,  # the same of the drift
+    EXCESS_2,
+    GATE,  # what a surprise must exceed
+    LAST_T,  # time of the reading learned from last, µs: exact in a float until the year 2255
+    FROZEN,  # since when in doubt, µs
+    NUMBERS,
+) = range(17)
+
+FIELDS: Final = (
+    Field("score", "f8", 0.0, (NUMBERS,), side_by_side=True),
+    Field("score_hour", "f8", 0.0, (HOURS,)),
+    Field("score_hour_seen", "u2", 0, (HOURS,)),
+)
+"""score: the numbers above, two cache lines a point. score_hour, score_hour_seen: mean and readings by hour of the
+city's day."""
+
+
+def _as_it_stands(function: Callable[..., Any]) -> Callable[..., Any]:
+    return function
+
+
+try:
+    # Not a dependency: without it the same functions run as they stand.
+    compiled: Callable[[Callable[..., Any]], Callable[..., Any]] = import_module("numba").njit(
+        cache=True, nogil=True
+    )
+    IS_COMPILED = True
+except ImportError:
+    compiled, IS_COMPILED = _as_it_stands, False
+
+
+@compiled
+def pace_of(n: float, interval: float, passed_s: float) -> tuple[float, float]:
+    """The learned interval after a step of ``passed_s``, and that step in beats."""
+    if n == 0.0:
+        return 0.0, 1.0
+    if n == 1.0:
+        interval = passed_s
+    elif passed_s > interval:
+        interval = interval + INTERVAL_RATE * interval
+    elif passed_s < interval:
+        interval = interval - INTERVAL_RATE * interval
+    return interval, min(passed_s / max(interval, BEAT_S_MIN), BEATS_MAX)
+
+
+@compiled
+def tail_of(distance: float, tail: float, excess: float, rate: float) -> tuple[float, float, float]:
+    """-ln of how rare a distance is beyond the point's own tail, 0 within it; tail and mean excess after it."""
+    nats = 0.0
+    scale = max(tail, TAIL_MIN)
+    beyond = distance - tail
+    if beyond > 0.0:
+        nats = TAIL_NATS + beyond / max(excess, EXCESS_FLOOR * scale)
+        tail = tail + rate * scale * TAIL
+    else:
+        tail = tail + rate * scale * (TAIL - 1.0)
+    beyond = distance - tail
+    if beyond > 0.0:
+        more = excess + (min(beyond, EXCESS_CLIP * excess) - excess) * EXCESS_RATE
+        excess = beyond if excess == 0.0 else more
+    return nats, tail, excess
+
+
+@compiled
+def clipped(distance: float, most: float) -> float:
+    """``distance``, at most ``most`` either way."""
+    return max(min(distance, most), -most)
+
+
+@compiled
+def turn(
+    known: MutableSequence[float], at: int, x: float, passed_s: float, mean: float, visits: int, learns: bool
+) -> tuple[float, float]:
+    """One reading: its surprise (0 where the gate holds it), and its hour's mean after it.
+
+    known   the point's numbers begin at ``at``; they move on in place if the reading is learned from
+    mean, visits  of its hour before it
+    """
+    n, level, low, high = known[at + N], known[at + LEVEL], known[at + LOW], known[at + HIGH]
+    if n == 0.0:
+        level, low, high = x, x, x
+    interval, beats = pace_of(n, known[at + INTERVAL], passed_s)
+    burn = 1.0 / (n + 1.0)
+    span, over = high - low, max(x - high, low - x)
+    low, high = min(low, x), max(high, x)
+    floor = SPREAD_FLOOR * (high - low) + TINY
+
+    settled = visits >= HOUR_SEEN_MIN
+    off = x - (mean if settled else level)
+    step = off - known[at + OFF]
+    off_sd = max(math.sqrt(known[at + OFF_VAR]), floor)
+    step_sd = max(math.sqrt(known[at + STEP_VAR]), floor)
+    z = clipped(off / off_sd, Z_MAX)
+    z_step = min(abs(step) / step_sd, Z_MAX)
+    drift = known[at + DRIFT] + min(DRIFT_RATE * beats, DRIFT_RATE_MAX) * (
+        clipped(z, DRIFT_CLIP) - known[at + DRIFT]
+    )
+
+    rate = max(TAIL_RATE * beats, burn)
+    apart = (1.0 - STEP_WEIGHT) * abs(z) + STEP_WEIGHT * z_step
+    surprise, tail_1, excess_1 = tail_of(apart, known[at + TAIL_1], known[at + EXCESS_1], rate)
+    other, tail_2, excess_2 = tail_of(abs(drift), known[at + TAIL_2], known[at + EXCESS_2], rate)
+    surprise = max(surprise, other) if n >= WARM_READINGS else 0.0
+    if over > 0.0 and span > 0.0 and n > RANGE_READINGS:
+        surprise = max(surprise, RANGE_NATS + RANGE_WEIGHT * over / span)
+    surprise = min(surprise, SURPRISE_MAX)
+    gate = known[at + GATE] * (1.0 - GATE_RATE * beats)
+    said = surprise if surprise > gate else 0.0
+    if not learns:
+        return said, mean
+
+    off_in, step_in, level_in, hour_in = off, step, x - level, x - mean
+    if n >= CLIP_FROM:
+        off_in, step_in = clipped(off, CLIP * off_sd), clipped(step, CLIP * step_sd)
+        level_in = clipped(level_in, CLIP * off_sd)
+        if settled:
+            hour_in = off_in
+    slow, fast = max(min(LEVEL_RATE * beats, RATE_MAX), burn), max(min(STEP_RATE * beats, RATE_MAX), burn)
+    known[at + N], known[at + INTERVAL], known[at + LEVEL] = n + 1.0, interval, level + slow * level_in
+    known[at + OFF_VAR] += slow * (off_in * off_in - known[at + OFF_VAR])
+    known[at + STEP_VAR] += fast * (step_in * step_in - known[at + STEP_VAR])
+    known[at + OFF], known[at + DRIFT], known[at + LOW], known[at + HIGH] = off, drift, low, high
+    known[at + TAIL_1], known[at + EXCESS_1] = tail_1, excess_1
+    known[at + TAIL_2], known[at + EXCESS_2] = tail_2, excess_2
+    known[at + GATE] = max(gate, surprise)
+    return said, mean + max(min(HOUR_RATE * beats, HOUR_RATE_MAX), 1.0 / (visits + 1.0)) * hour_in
+
+
+@compiled
+def learns_from(known: MutableSequence[float], at: int, now: float, sound: bool) -> bool:
+    """Whether a reading at ``now`` is learned from; a point in doubt for too long begins anew."""
+    if sound:
+        known[at + FROZEN] = SOUND
+        return True
+    if known[at + FROZEN] == THAWED:
+        return True
+    if known[at + FROZEN] == SOUND:
+        known[at + FROZEN] = now
+    if now - known[at + FROZEN] < RESEED_US:
+        return False
+    for k in range(NUMBERS):
+        known[at + k] = 0.0
+    known[at + FROZEN] = THAWED
+    return True
+
+
+@compiled
+def touch(
+    points: Sequence[int], begin: int, known: MutableSequence[float], hours: MutableSequence[float], cell: int
+) -> float:
+    """Fetch the memory of the next points. The formulas are one long chain, behind which a processor does not look for
+    the next point's cache lines; a loop that only adds has many of them under way at once."""
+    fetched = 0.0
+    for group in range(begin, min(begin + TOUCHED, len(points))):
+        at = points[group] * NUMBERS
+        fetched += known[at] + known[at + NUMBERS - 1] + hours[cell + points[group]]
+    return fetched
+
+
+@compiled
+def courses(
+    points: Sequence[int],
+    first: Sequence[int],
+    length: Sequence[int],
+    known: MutableSequence[float],
+    hours: MutableSequence[float],
+    seen: MutableSequence[int],
+    time: Sequence[int],
+    value: Sequence[float],
+    sound: Sequence[bool],
+    hour: Sequence[int],
+    found: MutableSequence[float],
+) -> float:
+    """Groups of rows, one of each of ``points``: their surprise into ``found``; what is remembered moves on.
+
+    known, hours, seen  flat: number k of a point is at point * NUMBERS + k, its hour h at h * width + point
+    hour  of each row, or one for all
+
+    No part of an array is handed on: counting its references would cost more than the formulas. What is returned
+    means nothing, but keeps ``touch`` from being left out as without effect.
+    """
+    width, fetched = len(known) // NUMBERS, 0.0
+    for group in range(len(points)):
+        if group % TOUCHED == 0:
+            fetched += touch(points, group, known, hours, hour[0] * width)
+        point = points[group]
+        at = point * NUMBERS
+        for row in range(first[group], first[group] + length[group]):
+            now = float(time[row])
+            learns = learns_from(known, at, now, sound[row])
+            if known[at + N] == 0.0:
+                known[at + LAST_T] = now
+                for h in range(HOURS):
+                    seen[h * width + point] = 0
+            cell = (hour[0] if len(hour) == 1 else hour[row]) * width + point
+            passed_s = (now - known[at + LAST_T]) * 1e-6
+            said, mean = turn(known, at, value[row], passed_s, hours[cell], seen[cell], learns)
+            found[row] = said
+            if learns:
+                known[at + LAST_T], hours[cell], seen[cell] = now, mean, min(seen[cell] + 1, HOUR_SEEN_MAX)
+    return fetched
+
+
+@cache
+def plain_courses() -> Callable[..., float]:
+    """``courses`` and all it calls as plain Python, also where numba is installed."""
+    if not IS_COMPILED:
+        return courses
+    names = dict(globals())
+    for function in (pace_of, tail_of, clipped, turn, learns_from, touch, courses):
+        source = function.py_func  # type: ignore[attr-defined]
+        names[source.__name__] = FunctionType(source.__code__, names)
+    found: Callable[..., float] = names["courses"]
+    return found

@@ -1,0 +1,42 @@
+"""Unusual: a score over the alarm line, as a condition that lasts.
+
+Owns how long. The score speaks at an onset and is then silent while the same thing goes on, so what follows it is
+counted to it for a while. Only kinds that ask for alerts of anomalies are looked at.
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+import numpy as np
+import numpy.typing as npt
+
+from anomaly.checks.rows import NO_TIME, U8, Arrays, Field, Rows, fill_forward
+
+ALARM_LINE: Final = 1.0
+HOLD_US: Final = 30 * 60 * 1_000_000
+"""Half an hour after the last alarm the point is taken as calm."""
+FIELDS: Final = (Field("unusual_t", "i8", NO_TIME),)
+
+
+def unusual(rows: Rows, score: npt.NDArray[np.float32], limits: Arrays, state: Arrays) -> U8:
+    """1 from a row over the alarm line until HOLD_US later, uint8[n].
+
+    limits["anomaly_alert"]  bool[points]
+    state["unusual_t"]       int64[points] µs: newest alarm; NO_TIME for none
+    """
+    points = rows.point[rows.first]
+    over = (score >= ALARM_LINE) & limits["anomaly_alert"][rows.point]
+    before = state["unusual_t"][points]
+    if not over.any() and (before == NO_TIME).all():
+        return np.zeros(len(rows), np.uint8)
+    newest = np.where(over, rows.time, NO_TIME)
+    newest[rows.first] = np.where(over[rows.first], newest[rows.first], before)
+    newest = newest[fill_forward(over | rows.start)]
+    stands = newest != NO_TIME
+    # NO_TIME in the subtraction would overflow; where it stands its place is taken by the row's own time.
+    classes = stands & (rows.time - np.where(stands, newest, rows.time) < HOLD_US)
+    last = rows.last
+    state["unusual_t"][points] = np.where(classes[last], newest[last], NO_TIME)
+    found: U8 = classes.view(np.uint8)
+    return found

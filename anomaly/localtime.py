@@ -1,0 +1,67 @@
+"""The city's wall clock: how far it stands from UTC at any instant, for whole columns at once.
+
+Owns the table of changes of one time zone. Knows nothing of what an hour of the day is used for.
+"""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime, timedelta
+from functools import cache
+from typing import Final
+from zoneinfo import ZoneInfo
+
+import numpy as np
+
+from storage.batch import I64, US_PER_S
+
+FIRST_YEAR: Final = 1970
+LAST_YEAR: Final = 2100
+"""Changes are looked for between these; before and after them the nearest offset holds."""
+STEP_S: Final = 86_400
+"""No zone changed its clocks twice within a day, and back again."""
+
+
+class WallClock:
+    """Offsets of one time zone by name. Raises ZoneInfoNotFoundError or ValueError for a name that is none."""
+
+    def __init__(self, time_zone: str) -> None:
+        self._changes, self._offsets = _table(time_zone)
+
+    def offset_us(self, time: I64) -> int | I64:
+        """Local less UTC at ``time`` (int64[n] µs UTC, n >= 1): an int if it is the same for all, else int64[n]."""
+        if len(self._offsets) == 1:
+            return int(self._offsets[0])
+        low, high = np.searchsorted(self._changes, (time.min(), time.max()), side="right")
+        if low == high:
+            return int(self._offsets[low])
+        return self._offsets[np.searchsorted(self._changes, time, side="right")]
+
+
+@cache
+def _table(time_zone: str) -> tuple[I64, I64]:
+    """Instants of change, int64[k] µs, and the offsets before, between and after them, int64[k + 1] µs."""
+    zone = ZoneInfo(time_zone)
+
+    def offset(at_s: int) -> int:
+        local = datetime.fromtimestamp(at_s, UTC).astimezone(zone).utcoffset()
+        assert local is not None
+        return round(local / timedelta(microseconds=1))
+
+    first = int(datetime(FIRST_YEAR, 1, 1, tzinfo=UTC).timestamp())
+    last = int(datetime(LAST_YEAR, 1, 1, tzinfo=UTC).timestamp())
+    changes: list[int] = []
+    offsets = [offset(first)]
+    for day in range(first + STEP_S, last, STEP_S):
+        after = offset(day)
+        if after == offsets[-1]:
+            continue
+        before_s, after_s = day - STEP_S, day
+        while after_s - before_s > 1:
+            middle = (before_s + after_s) // 2
+            if offset(middle) == offsets[-1]:
+                before_s = middle
+            else:
+                after_s = middle
+        changes.append(after_s * US_PER_S)
+        offsets.append(after)
+    return np.array(changes, np.int64), np.array(offsets, np.int64)

@@ -32,20 +32,25 @@ from ingest.delivering import Delivery
 from ingest.judge import Judge, Resume
 from ingest.mqtt.links import LinkEvent, slices_of
 from ingest.mqtt.poller import Poller
+from ingest.outboxrecovery import bring_back, continue_numbers, set_aside_if_damaged
 from ingest.points import RegistryFaults, read_registry
+from ingest.reloading import Prepared, Reloader
 from ingest.routes import Routes
 from ingest.sealing import SealProcess
+from ingest.sqldoor import SqlDoor
 from ingest.tiers import Tiers
 from ingest.vitals import Vitals
 from ingest.wire import Wire
 from storage import pointmap, query, snapshot
+from storage.growth import LakeNewer, refuse_newer
 from storage.hot import HotTier
 from storage.journal_reader import JournalReader
 from storage.lock import DataLock
 from storage.logs import ParquetLog
 from storage.points import PointTable
 from storage.records import Control, Gap
-from storage.schema import ALERTS, QUARANTINE
+from storage.recovery import Damage
+from storage.schema import ALERT_LOG, ALERTS, FORECASTS, QUARANTINE
 from storage.tail import Feed
 
 log = logging.getLogger("yuzui.engine")
@@ -97,8 +102,11 @@ _BAD_LINK = frozenset({"link_down", "connect_failed", "session_lost", "filter_re
 class App:
     """One engine on one data folder. ``async with App(config) as app: await app.wait()``."""
 
-    def __init__(self, config: Config, marks: RunMarks = RunMarks()) -> None:
+    def __init__(
+        self, config: Config, marks: RunMarks = RunMarks(), config_path: Path = Path("yuzui.toml")
+    ) -> None:
         self.config = config
+        self._config_path = config_path
         self.events_clock = marks.events_clock
         self._marks = marks
         self.root = Path(config.data.dir).absolute()
@@ -119,13 +127,23 @@ class App:
         self._stop = asyncio.Event()
         self._tasks: list[asyncio.Task[None]] = []
         self._ops: web.AppRunner | None = None
+        self._sql_door: SqlDoor | None = None
+        self.damage = Damage()
+        """What this start found damaged: files set aside and rows lost, with a sentence each."""
 
     async def __aenter__(self) -> App:
         self.root.mkdir(parents=True, exist_ok=True)
         self._lock = DataLock(self.root)
         self._lock.__enter__()
+        try:
+            refuse_newer(self.root)
+        except LakeNewer as newer:
+            self._lock.__exit__(None, None, None)
+            raise CannotStart(str(newer)) from newer
         # First of all: it starts beside the reading of the registry.
-        self._sealer = SealProcess(self.root, self.config.sealed)
+        self._sealer = SealProcess(
+            self.root, self.config.sealed, self.config.compaction, self.config.retention
+        )
         try:
             await self._start()
         except BaseException:
@@ -177,9 +195,7 @@ class App:
         for number, webhook in enumerate(self.config.webhook):
             with _mendable(f"$.webhook[{number}].secret"):
                 keys_of(webhook)  # found wrong now, not at the first alert of a night
-        self.deliverer = Delivery(
-            self.root / "outbox.db", self.config.webhook, self.config.alerts, self.config.log
-        )
+        self.deliverer = Delivery(self.root / "outbox.db", self.config)
         reader = JournalReader(self.root / "journal", resume.snapshot_seq + 1)
         feed = Feed(reader, self.committer.tail)
         self._threads(feed, resume)
@@ -193,6 +209,10 @@ class App:
         self._open_sockets()
         self._tasks.append(asyncio.create_task(self.wire.run(), name="wire"))
         self._tasks.append(asyncio.create_task(self.deliverer.run(), name="delivery"))
+        self.reloader = Reloader(
+            self._config_path, self.root, self.config, self._make_engine, self._take_up, self.wire.journal
+        )
+        self._tasks.append(asyncio.create_task(self.reloader.run(), name="reload"))
         await self._serve_ops()
         self.started = True
         self._write_engine_file()
@@ -207,6 +227,10 @@ class App:
         registry = read_registry(Path(self.config.points.file), self.config)
         if registry.faults_count:
             raise RegistryFaults(registry)
+        try:
+            pointmap.restore(self.root, self.damage)
+        except pointmap.PointsLost as lost:
+            raise CannotStart(str(lost)) from lost
         self.points = pointmap.merge(self.root, registry.table.to_arrow(), time.time_ns() // 1000)
         with _mendable("$.listener.credentials_file"):
             self._credentials = Credentials.load(self.config.listener.credentials_file)
@@ -217,19 +241,32 @@ class App:
         self._hot_seq = self.hot.recover(self._main_seq, late_seq)
         self._quarantine = ParquetLog(self.root / "lake" / "quarantine", QUARANTINE)
         self._alerts = ParquetLog(self.root / "lake" / "alerts", ALERTS)
+        self._alert_log = ParquetLog(self.root / "lake" / "alert_log", ALERT_LOG)
+        self._forecasts = ParquetLog(self.root / "lake" / "forecasts", FORECASTS)
+        for part in (
+            self._sealer,
+            self.hot,
+            self._quarantine,
+            self._alerts,
+            self._alert_log,
+            self._forecasts,
+        ):
+            self.damage.add(part.damage)
 
     def _restore(self, loop: asyncio.AbstractEventLoop) -> Resume:
-        self.engine = Engine(
-            self.points, self.config.kinds, self.config.checks,
-            clock="events" if self._marks.events_clock else "wall", drill=self._marks.drill,
-        )  # fmt: skip
+        self.engine = self._make_engine(self.config, self.points)
+        fresh = set_aside_if_damaged(self.root / "outbox.db", self.damage)
         self._outbox = self._open_outbox()
+        if fresh:
+            last = {"alert_event": self._alerts.last, "alert_log": self._alert_log.last}
+            continue_numbers(self.root / "outbox.db", last)
+        bring_back(self._alerts, self._outbox, self.damage)
         kept = snapshot.load_newest(self.root / "snapshot")
         if kept is not None:
             self.engine.restore(kept.arrays, kept.meta)
         snapshot_seq, effects_seq = kept.seq if kept else 0, self._outbox.judged_seq()
         # A journal that was lost must not begin again at numbers the lake already holds.
-        known = max(snapshot_seq, self._hot_seq, effects_seq, self._quarantine.last)
+        known = max(snapshot_seq, self._hot_seq, effects_seq, self._quarantine.last, self._forecasts.last)
         self.committer = Committer(self.root / "journal", self.config.journal, known + 1, loop)
         return Resume(
             snapshot_seq=snapshot_seq,
@@ -238,19 +275,30 @@ class App:
             journal_seq=self.committer.journal.last_seq,
         )
 
+    def _make_engine(self, config: Config, points: PointTable) -> Engine:
+        return Engine(
+            points, config.kinds, config.checks,
+            clock="events" if self._marks.events_clock else "wall", drill=self._marks.drill,
+            rules=config.rules.model_dump(), time_zone=config.city.time_zone,
+        )  # fmt: skip
+
     def _open_outbox(self) -> Outbox:
         """Each thread has a connection of its own."""
-        return Outbox(self.root / "outbox.db", self.config.webhook, self.config.alerts)
+        return Outbox(
+            self.root / "outbox.db", self.config.targets, self.config.alerts,
+            routes=self.config.route, inhibits=self.config.inhibit,
+        )  # fmt: skip
 
     def _threads(self, feed: Feed, resume: Resume) -> None:
         self.tiers = Tiers(
-            self.root, self.config.sealed, self.hot, self._sealer, self._main_seq, self._quarantine, self._alerts,
-            self._open_outbox(), lambda below: self.committer.journal.cut(below),
+            self.root, self.config.sealed, self.config.retention, self.hot, self._sealer, self._main_seq,
+            self._quarantine, self._alerts, self._alert_log, self._forecasts, self._open_outbox(),
+            lambda below: self.committer.journal.cut(below),
         )  # fmt: skip
         self.judge = Judge(
             self.engine, feed, self.hot, self._quarantine, self._outbox, resume,
             flush_s=self.config.hot.flush_s, snapshot_s=self.config.snapshot.every_s,
-            notify=self.deliverer.wake, keep_snapshot=self.tiers.offer_snapshot,
+            notify=self.deliverer.wake, keep_snapshot=self.tiers.offer_snapshot, forecasts=self._forecasts,
         )  # fmt: skip
 
     def _sockets(self) -> None:
@@ -262,8 +310,19 @@ class App:
         }
         self.wire = Wire(
             self.config, Routes(self.points, self.config), self._credentials, self.poller, self.committer,
-            events_clock=self._marks.events_clock,
+            events_clock=self._marks.events_clock, known_us=self._last_alive_us(),
         )  # fmt: skip
+
+    def _take_up(self, new: Prepared) -> None:
+        """New rules and a new registry, at the CONTROL record that is written next."""
+        self.judge.adopt(new.digest, new.engine)
+        self.wire.adopt(new.routes)
+        self.points = new.points
+
+    def _last_alive_us(self) -> int:
+        """When an engine last lived on this folder, by its snapshot and by the journal's files; 0 where none did."""
+        written = [path.stat().st_mtime_ns // 1000 for path in (self.root / "journal").glob("*.journal")]
+        return max(0, self.engine.received_us, *written)
 
     def _open_sockets(self) -> None:
         """Last of all: from here on the city speaks."""
@@ -277,7 +336,7 @@ class App:
 
     def _first_records(self) -> None:
         """Our downtime is a gap that no point is blamed for; begin 0 means since the last TICK."""
-        now = time.time_ns() // 1000
+        now = self.wire.now()
         self.wire.journal(Gap("downtime", 0, now))
         self.wire.journal(Control("start", {"pid": os.getpid(), "points": len(self.points), "at": now}))
 
@@ -317,6 +376,9 @@ class App:
             host, port = self.config.ops.host, self.config.ops.port
             with _mendable(f"operators' port {host}:{port}"):
                 self._ops, self.ops_port = await ops.serve(ops.ops_app(self.vitals.take), host, port)
+        if self.config.sql.enabled:
+            self._sql_door = SqlDoor(self.root, self.config.sql, self.config.log)
+            self._tasks.append(asyncio.create_task(self._sql_door.run(), name="SQL door"))
 
     async def _sample(self) -> None:
         while True:
@@ -347,6 +409,8 @@ class App:
         self.tiers.stop()
         await loop.run_in_executor(None, self.tiers.join)
         await self.deliverer.stop()
+        if self._sql_door is not None:
+            await self._sql_door.stop()
         self.committer.stop()
         await loop.run_in_executor(None, self.committer.join)
         for task in self._tasks:

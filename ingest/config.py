@@ -11,9 +11,21 @@ from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 from pydantic import Field, field_validator
 
-from anomaly.settings import AlertSettings, CheckSettings, KindSettings, WebhookSettings
+from anomaly.rules.settings import RuleSettings
+from anomaly.settings import (
+    AlertSettings,
+    CheckSettings,
+    FileTargetSettings,
+    InhibitSettings,
+    KindSettings,
+    MqttTargetSettings,
+    RouteSettings,
+    TargetSettings,
+    WebhookSettings,
+)
 from storage.settings import (
     MIB,
+    CompactionSettings,
     HotSettings,
     JournalSettings,
     RetentionSettings,
@@ -172,6 +184,31 @@ class OpsSettings(Settings):
     port: int = Field(9180, ge=0, le=65535)
 
 
+class SqlSettings(Settings):
+    """[sql]: read-only SQL over HTTP, POST /sql, in a process of its own; see docs/sql.md."""
+
+    enabled: bool = False
+    host: str = "127.0.0.1"
+    """Beyond loopback only with a token; the door speaks plain HTTP: put a TLS proxy in front."""
+    port: int = Field(9181, ge=0, le=65535)
+    token_file: str | None = None
+    """One token a line; a request must bring one of them."""
+    hosts: list[str] = Field(default_factory=list)
+    """Names by which the door may be asked, besides addresses and localhost: a page elsewhere cannot pose as it."""
+    time_s_max: float = Field(30.0, gt=0, le=3600)
+    rows_max: int = Field(100_000, ge=1)
+    bytes_max: int = Field(32 * MIB, ge=1024)
+    """Of one answer, as it is sent. Larger ones are refused, not cut: half an answer looks like a whole one."""
+    memory_bytes: int = Field(512 * MIB, ge=64 * MIB)
+    """Of one statement. Nothing is spilled to disk."""
+    threads: int = Field(1, ge=1, le=64)
+    """Of one statement: ingest comes first on a small machine."""
+    concurrency_max: int = Field(2, ge=1, le=64)
+    """Statements at once; each has a process."""
+    waiting_max: int = Field(16, ge=0)
+    """Statements that wait for one of those; more are told to come again."""
+
+
 class LogSettings(Settings):
     """[log]."""
 
@@ -193,11 +230,23 @@ class Config(Settings):
     journal: JournalSettings = JournalSettings()
     hot: HotSettings = HotSettings()
     sealed: SealedSettings = SealedSettings()
+    compaction: CompactionSettings = CompactionSettings()
     snapshot: SnapshotSettings = SnapshotSettings()
     retention: RetentionSettings = RetentionSettings()
     kinds: dict[str, KindSettings] = Field(default_factory=dict)
     checks: CheckSettings = CheckSettings()
+    rules: RuleSettings = RuleSettings()
     alerts: AlertSettings = AlertSettings()
+    route: list[RouteSettings] = Field(default_factory=list)
+    inhibit: list[InhibitSettings] = Field(default_factory=list)
     webhook: list[WebhookSettings] = Field(default_factory=list)
+    mqtt_target: list[MqttTargetSettings] = Field(default_factory=list)
+    file_target: list[FileTargetSettings] = Field(default_factory=list)
     ops: OpsSettings = OpsSettings()
+    sql: SqlSettings = SqlSettings()
     log: LogSettings = LogSettings()
+
+    @property
+    def targets(self) -> list[TargetSettings]:
+        """Everything that alerts may be sent to."""
+        return [*self.webhook, *self.mqtt_target, *self.file_target]

@@ -6,25 +6,18 @@ Rules see every table that is whole, also when another part of the config is ref
 
 from __future__ import annotations
 
-import base64
-import binascii
 import ipaddress
-from collections.abc import Iterator
 from itertools import pairwise
 from math import ceil
-from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 from urllib.parse import urlsplit
 
-from pydantic import ValidationError
-
-from anomaly.settings import KindSettings, WebhookSettings
-from ingest.config import ListenerSettings, OpsSettings, SourceSettings, SubscriberSettings
+from anomaly.settings import KindSettings
+from ingest.config import ListenerSettings, OpsSettings, SourceSettings, SqlSettings, SubscriberSettings
+from ingest.configalerts import alert_faults
 from ingest.configfaults import Loc
-from storage.settings import RetentionSettings, Settings
-
-Found = Iterator[tuple[Loc, str]]
-Table = TypeVar("Table", bound=Settings)
+from ingest.configtables import Found, array, existing, unique, whole_table
+from storage.settings import RetentionSettings
 
 FILTER_BYTES_MAX = 65_535
 """MQTT's own limit of a topic."""
@@ -39,61 +32,34 @@ def rule_faults(tables: dict[str, Any], broken: set[Loc]) -> Found:
     tables  the merged config as read; paths are absolute already
     broken  places that a fault was found at: they are taken as not said
     """
-    listener = _table(ListenerSettings, tables.get("listener", {}), ("listener",), broken)
-    ops = _table(OpsSettings, tables.get("ops", {}), ("ops",), broken)
-    subscribers = list(_array(SubscriberSettings, tables.get("subscriber"), "subscriber", broken))
-    sources = list(_array(SourceSettings, tables.get("source"), "source", broken))
-    webhooks = list(_array(WebhookSettings, tables.get("webhook"), "webhook", broken))
-    for name in ("subscriber", "source", "webhook"):
-        yield from _unique(tables.get(name), name, "name")
+    listener = whole_table(ListenerSettings, tables.get("listener", {}), ("listener",), broken)
+    ops = whole_table(OpsSettings, tables.get("ops", {}), ("ops",), broken)
+    subscribers = list(array(SubscriberSettings, tables.get("subscriber"), "subscriber", broken))
+    sources = list(array(SourceSettings, tables.get("source"), "source", broken))
+    for name in ("subscriber", "source"):
+        yield from unique(tables.get(name), name, "name")
     if listener is not None:
         yield from _listener(listener)
     if listener is not None and ops is not None:
         yield from _ports(listener, ops)
+    sql = whole_table(SqlSettings, tables.get("sql", {}), ("sql",), broken)
+    if sql is not None:
+        yield from existing(("sql",), sql, ("token_file",))
+        if not is_loopback(sql.host) and sql.token_file is None:
+            yield ("sql", "host"), "beyond loopback anyone could ask: give token_file"
     for loc, subscriber in subscribers:
         yield from _subscriber(loc, subscriber)
     for source_loc, source in sources:
         yield from _source(source_loc, source)
-    for webhook_loc, webhook in webhooks:
-        yield from _webhook(webhook_loc, webhook)
-    retention = _table(RetentionSettings, tables.get("retention", {}), ("retention",), broken)
+    yield from alert_faults(tables, broken)
+    retention = whole_table(RetentionSettings, tables.get("retention", {}), ("retention",), broken)
     if retention is not None:
         yield from _retention(retention, [source for _, source in sources])
     kinds = tables.get("kinds")
     for name, raw in kinds.items() if isinstance(kinds, dict) else ():
-        kind = _table(KindSettings, raw, ("kinds", name), broken)
+        kind = whole_table(KindSettings, raw, ("kinds", name), broken)
         if kind is not None:
             yield from _kind(("kinds", name), kind)
-
-
-def _table(model: type[Table], raw: Any, loc: Loc, broken: set[Loc]) -> Table | None:
-    """A table without its broken keys; None where that leaves no table."""
-    if not isinstance(raw, dict):
-        return None
-    depth = len(loc)
-    bad = {place[depth] for place in broken if len(place) > depth and place[:depth] == loc}
-    try:
-        return model.model_validate({key: value for key, value in raw.items() if key not in bad})
-    except ValidationError:
-        return None
-
-
-def _array(model: type[Table], raw: Any, name: str, broken: set[Loc]) -> Iterator[tuple[Loc, Table]]:
-    for index, one in enumerate(raw if isinstance(raw, list) else ()):
-        table = _table(model, one, (name, index), broken)
-        if table is not None:
-            yield (name, index), table
-
-
-def _unique(raw: Any, name: str, key: str) -> Found:
-    first: dict[str, int] = {}
-    for index, one in enumerate(raw if isinstance(raw, list) else ()):
-        value = one.get(key) if isinstance(one, dict) else None
-        if not isinstance(value, str):
-            continue
-        if value in first:
-            yield (name, index, key), f"the same {key} as $.{name}[{first[value]}]"
-        first.setdefault(value, index)
 
 
 def is_loopback(host: str) -> bool:
@@ -113,7 +79,7 @@ def _listener(listener: ListenerSettings) -> Found:
         yield (*loc, "tls_client_ca_file"), "client certificates need tls_cert_file and tls_key_file"
     # Not credentials_file: `yuzui credential add` makes it, and needs a config that can be read.
     files = ("tls_cert_file", "tls_key_file", "tls_client_ca_file")
-    yield from _existing(loc, listener, files)
+    yield from existing(loc, listener, files)
     if not listener.enabled:
         return
     if listener.anonymous and not is_loopback(listener.host):
@@ -150,7 +116,7 @@ def _subscriber(loc: Loc, subscriber: SubscriberSettings) -> Found:
         yield (*loc, "user"), "a password without a user"
     if not subscriber.client_id:
         yield (*loc, "client_id"), "expected a name: the broker keeps the session under it"
-    yield from _existing(loc, subscriber, ("tls_ca_file", "tls_cert_file", "tls_key_file", "password_file"))
+    yield from existing(loc, subscriber, ("tls_ca_file", "tls_cert_file", "tls_key_file", "password_file"))
 
 
 def _broker_url(loc: Loc, subscriber: SubscriberSettings) -> Found:
@@ -209,47 +175,6 @@ def _field_path(loc: Loc, path: str) -> Found:
         yield loc, 'expected field names with dots between them, such as "data.value"'
 
 
-def _webhook(loc: Loc, webhook: WebhookSettings) -> Found:
-    here = (*loc, "url")
-    try:
-        url = urlsplit(webhook.url)
-        right = url.scheme in ("http", "https") and bool(url.hostname) and url.port != 0
-    except ValueError:
-        url, right = urlsplit(""), False
-    if not right:
-        yield here, "expected http://… or https://…"
-    elif url.hostname and (reason := _refused_address(url.hostname, webhook.allow_link_local)):
-        yield here, reason
-    if webhook.secret is not None and webhook.secret_file is not None:
-        yield (*loc, "secret_file"), "give secret or secret_file, one of them"
-    if webhook.secret is not None and not _is_secret(webhook.secret):
-        yield (*loc, "secret"), "expected text, or whsec_ followed by base64"
-    yield from _existing(loc, webhook, ("secret_file",))
-
-
-def _refused_address(host: str, allow_link_local: bool) -> str | None:
-    """Why an address written in the config is never called; names are resolved only when calling."""
-    try:
-        address = ipaddress.ip_address(host)
-    except ValueError:
-        return None
-    inner = getattr(address, "ipv4_mapped", None) or address
-    if inner.is_multicast or inner.is_unspecified:
-        return "multicast and unspecified addresses are never called"
-    if inner.is_link_local and not allow_link_local:
-        return "a link-local address: set allow_link_local = true if it is meant"
-    return None
-
-
-def _is_secret(secret: str) -> bool:
-    if not secret.startswith("whsec_"):
-        return bool(secret)
-    try:
-        return len(base64.b64decode(secret.removeprefix("whsec_"), validate=True)) > 0
-    except (binascii.Error, ValueError):
-        return False
-
-
 def _kind(loc: Loc, kind: KindSettings) -> Found:
     if kind.range_min is not None and kind.range_max is not None and kind.range_min > kind.range_max:
         yield (*loc, "range_min"), f"{kind.range_min:g} is above range_max {kind.range_max:g}"
@@ -289,10 +214,3 @@ def _retention(retention: RetentionSettings, sources: list[SourceSettings]) -> F
                 ("retention", tier),
                 f"shorter than {finer}: a coarser tier is kept at least as long as a finer one",
             )
-
-
-def _existing(loc: Loc, table: Settings, keys: tuple[str, ...]) -> Found:
-    for key in keys:
-        name = getattr(table, key)
-        if name is not None and not Path(name).is_file():
-            yield (*loc, key), f'no such file: "{name}"'

@@ -20,9 +20,8 @@ from typing import Any, Final
 import uvloop
 
 from anomaly.alerts.delivery import Deliverer
-from anomaly.settings import AlertSettings, WebhookSettings
 from ingest import oplog
-from ingest.config import LogSettings
+from ingest.config import Config
 from ingest.family import die_with_engine
 
 log = logging.getLogger("yuzui.delivery")
@@ -33,6 +32,8 @@ STOP_S_MAX: Final = 5.0
 """Calls in the air get three seconds (anomaly.alerts.delivery); then it is killed and they are sent again."""
 RESTART_S: Final = 1.0
 WAKE: Final = b"w"
+CONCERNS: Final = ("alerts", "route", "inhibit", "webhook", "mqtt_target", "file_target", "log")
+"""Tables of the config that it is told."""
 
 
 class Delivery:
@@ -42,17 +43,9 @@ class Delivery:
     restarts  how often the process died and was made again
     """
 
-    def __init__(
-        self, path: Path, webhooks: list[WebhookSettings], alerts: AlertSettings, logging_: LogSettings
-    ) -> None:
-        self._first = json.dumps(
-            {
-                "path": str(path),
-                "webhooks": [w.model_dump() for w in webhooks],
-                "alerts": alerts.model_dump(),
-                "log": logging_.model_dump(),
-            }
-        ).encode()
+    def __init__(self, path: Path, config: Config) -> None:
+        said = config.model_dump(mode="json", include=set(CONCERNS))
+        self._first = json.dumps({"path": str(path), "config": said}).encode()
         self.counters: Counter[str] = Counter()
         self._before: Counter[str] = Counter()
         self.waiting = 0
@@ -118,10 +111,9 @@ class Delivery:
 
 
 async def _deliver(first: dict[str, Any], wake_fd: int) -> None:
+    config = Config.model_validate(first["config"])
     deliverer = Deliverer(
-        Path(first["path"]),
-        [WebhookSettings(**w) for w in first["webhooks"]],
-        AlertSettings(**first["alerts"]),
+        Path(first["path"]), config.targets, config.alerts, routes=config.route, inhibits=config.inhibit
     )
     loop = asyncio.get_running_loop()
     ended = asyncio.Event()
@@ -154,7 +146,8 @@ def main() -> None:
     """Body of the process; its one argument is the descriptor that wakes it."""
     die_with_engine()
     first = json.loads(sys.stdin.buffer.readline())
-    oplog.set_up(first["log"]["level"], first["log"]["format"])
+    log_settings = Config.model_validate(first["config"]).log
+    oplog.set_up(log_settings.level, log_settings.format)
     uvloop.run(_deliver(first, int(sys.argv[1])))
 
 

@@ -19,13 +19,24 @@ import numpy as np
 from anomaly.alerts.event import FIRING, AlertEvent
 from anomaly.alerts.outbox import Outbox
 from anomaly.engine import Engine
+from anomaly.rules.base import Forecast
 from ingest.fulldisk import FullDisk
-from ingest.lakelogs import quarantine_table
+from ingest.lakelogs import forecasts_table, quarantine_table
 from storage.batch import POS_ROW_BITS, RawBatch, ReadingBatch
 from storage.hot import HotTier
 from storage.journal_reader import JournalCorrupt, JournalCut
 from storage.logs import ParquetLog
-from storage.records import Body, Gap, RecordType, Refusal, Tick, decode, decode_quarantine, decode_readings
+from storage.records import (
+    Body,
+    Control,
+    Gap,
+    RecordType,
+    Refusal,
+    Tick,
+    decode,
+    decode_quarantine,
+    decode_readings,
+)
 from storage.segment import Record
 from storage.tail import Feed
 
@@ -83,7 +94,7 @@ class Judge(threading.Thread):
     """Ticks of 50 ms or 20,000 rows. All state is touched by this thread only.
 
     ``keep_snapshot`` is called on this thread with (seq, arrays, meta) copies, after the hot files up to
-    seq are written; ``flushed`` after every hot flush.
+    seq are written. Without a log of ``forecasts`` they are not kept.
     """
 
     def __init__(
@@ -99,6 +110,7 @@ class Judge(threading.Thread):
         snapshot_s: int,
         notify: Callable[[], None],
         keep_snapshot: Callable[[int, dict[str, Any], dict[str, Any]], None],
+        forecasts: ParquetLog | None = None,
     ) -> None:
         super().__init__(name="judge", daemon=True)
         self._engine = engine
@@ -114,7 +126,10 @@ class Judge(threading.Thread):
         self._main: list[ReadingBatch] = []
         self._late: list[ReadingBatch] = []
         self._refusals: list[tuple[int, Refusal]] = []
+        self._forecast_log = forecasts
+        self._forecasts: list[tuple[int, Forecast]] = []
         self._events: list[AlertEvent] = []
+        self._prepared: dict[str, Engine] = {}
         self._hot_from = resume.hot_seq + 1
         self._last_flush = 0
         self._last_snapshot = 0
@@ -123,6 +138,16 @@ class Judge(threading.Thread):
         self.disk = FullDisk("judge")
         self.counts = JudgeCounts(judged_seq=resume.snapshot_seq)
         self.failure: BaseException | None = None
+
+    @property
+    def engine(self) -> Engine:
+        """The one that judges now."""
+        return self._engine
+
+    def adopt(self, digest: str, engine: Engine) -> None:
+        """Judge with ``engine``, which goes on from the state of the present one, from the CONTROL record on that names
+        ``digest``. From any thread, before that record is written."""
+        self._prepared[digest] = engine
 
     def stop_at(self, seq: int) -> None:
         """End once everything up to ``seq`` is judged and written. Join the thread afterwards."""
@@ -198,6 +223,8 @@ class Judge(threading.Thread):
                 self._on_tick(record)
             elif record.type is RecordType.GAP:
                 self._on_gap(decode(record.type, record.body))
+            elif record.type is RecordType.CONTROL:
+                self._on_control(decode(record.type, record.body))
         self._judge_readings(run)
 
     def _judge_readings(self, run: Sequence[Record]) -> None:
@@ -231,6 +258,7 @@ class Judge(threading.Thread):
         tick = decode(record.type, record.body)
         assert isinstance(tick, Tick)
         self._events += self._engine.tick(tick.now, drained=tick.drained)
+        self._keep_forecasts(record.seq)
         self.counts.ticked_at = tick.now
         if record.seq > self._resume.journal_seq:
             self._prove(tick)
@@ -246,11 +274,27 @@ class Judge(threading.Thread):
                 if self._snapshot(record.seq):
                     self._last_snapshot = tick.now
 
+    def _keep_forecasts(self, seq: int) -> None:
+        # As with refusals: written again after a restart under the same ids.
+        made = self._engine.take_forecasts()
+        if self._forecast_log is not None:
+            self._forecasts += [((seq << POS_ROW_BITS) + row, f) for row, f in enumerate(made)]
+
     def _on_gap(self, body: Body) -> None:
         assert isinstance(body, Gap)
         # Who was down cannot know since when: the journal's last TICK, or the snapshot's, says it.
         begin = body.begin or max(self.counts.ticked_at, self._engine.received_us)
         self._events += self._engine.gap(replace(body, begin=begin))
+
+    def _on_control(self, body: Body) -> None:
+        """A reload takes its place here. After a restart there is nothing to take up: the engine was made with it."""
+        assert isinstance(body, Control)
+        engine = self._prepared.pop(body.body.get("digest", ""), None) if body.type == "reload" else None
+        if engine is None:
+            return
+        engine.restore(*self._engine.snapshot())
+        engine.counts = self._engine.counts
+        self._engine = engine
 
     def _prove(self, tick: Tick) -> None:
         """received = main + late + repeats + quarantined + retained_ignored, exactly, at every TICK."""
@@ -280,6 +324,16 @@ class Judge(threading.Thread):
             first, table = self._refusals[0][0] >> POS_ROW_BITS, quarantine_table(self._refusals)
             if self.disk.attempt("quarantine", lambda: self._quarantine.append(first, last_seq, table)):
                 self._refusals = []
+        if self._forecasts:
+            self._flush_forecasts(last_seq)
+
+    def _flush_forecasts(self, last_seq: int) -> None:
+        kept = self._forecast_log
+        assert kept is not None
+        ids, replay = self._engine.points.point_id, self._engine.clock == "events"
+        first, table = self._forecasts[0][0] >> POS_ROW_BITS, forecasts_table(self._forecasts, ids, replay)
+        if self.disk.attempt("forecasts", lambda: kept.append(first, last_seq, table)):
+            self._forecasts = []
 
     def _record_effects(self, seq: int | None = None) -> None:
         """Alert events of records up to ``seq`` (default: all judged) are durable in one transaction.
@@ -299,7 +353,7 @@ class Judge(threading.Thread):
         """False if it must be tried again: a snapshot presumes that all before it is written."""
         if seq <= self._resume.snapshot_seq:
             return True
-        if self._main or self._refusals or self._events:
+        if self._main or self._refusals or self._forecasts or self._events:
             return False
         if not self.disk.attempt("the judged position", lambda: self._outbox.mark(seq)):
             return False

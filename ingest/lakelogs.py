@@ -1,4 +1,4 @@
-"""Refusals and alert events as rows of the lake's small logs.
+"""Refusals, alert events and forecasts as rows of the lake's small logs.
 
 Owns the mapping of columns; the schemas are storage.schema's.
 """
@@ -10,8 +10,9 @@ from typing import Any
 
 import pyarrow as pa
 
+from anomaly.rules.base import Forecast
 from storage.records import Refusal
-from storage.schema import ALERTS, QUARANTINE
+from storage.schema import ALERT_LOG, ALERTS, FORECASTS, QUARANTINE
 
 
 def quarantine_table(refusals: Sequence[tuple[int, Refusal]]) -> pa.Table:
@@ -36,3 +37,34 @@ def alerts_table(rows: Sequence[Mapping[str, Any]]) -> pa.Table:
     """Rows of the outbox's alert_event as ALERTS rows; times are µs since 1970 UTC in both."""
     columns = {field.name: pa.array([row[field.name] for row in rows], field.type) for field in ALERTS}
     return pa.table(columns, schema=ALERTS)
+
+
+def alert_log_table(rows: Sequence[Mapping[str, Any]]) -> pa.Table:
+    """Rows of the outbox's alert_log as ALERT_LOG rows; times are µs since 1970 UTC in both."""
+    columns = {field.name: pa.array([row[field.name] for row in rows], field.type) for field in ALERT_LOG}
+    return pa.table(columns, schema=ALERT_LOG)
+
+
+def forecasts_table(
+    forecasts: Sequence[tuple[int, Forecast]], point_id: Sequence[str], replay: bool
+) -> pa.Table:
+    """(id, forecast) pairs as FORECASTS rows; id is journal seq << 24 | row; NaN becomes NULL.
+
+    ``point_id`` by dense number; ``replay`` where the engine's clock is that of recorded events.
+    """
+    made = [f for _, f in forecasts]
+    columns = {
+        "id": [number for number, _ in forecasts],
+        "point_id": [point_id[f.point] for f in made],
+        "made_at": [f.made_at for f in made],
+        "at": [f.at for f in made],
+        "value": [f.value for f in made],
+        "method": [f.method for f in made],
+        "limit": [f.limit for f in made],
+        "eta_s": [f.eta_s for f in made],
+        "replay": [replay] * len(made),
+    }
+    return pa.table(
+        {field.name: pa.array(columns[field.name], field.type, from_pandas=True) for field in FORECASTS},
+        schema=FORECASTS,
+    )

@@ -41,6 +41,8 @@ class Source:
     newest_us: int = 0
     oldest: int = 0
     newest: int = 0
+    lenient: bool = False
+    """Our own clock is suspect: what is outside the window is kept with flag 2 and not refused."""
 
     def set_window(self, now_us: int) -> None:
         """Readings are taken from age_s_max before to ahead_s_max after ``now_us``."""
@@ -177,9 +179,10 @@ class Routes:
         gateway = self._gateway_of.get(topic)
         return self.sources[gateway[1]] if gateway is not None else self.nowhere
 
-    def set_window(self, now_us: int, *, open_ended: bool = False) -> None:
-        """Move every source's time window; called once a poll."""
+    def set_window(self, now_us: int, *, open_ended: bool = False, lenient: bool = False) -> None:
+        """Move every source's time window; called once a poll. ``lenient`` as in Source."""
         for source in (*self.sources.values(), self.nowhere):
+            source.lenient = lenient
             if open_ended:
                 source.open_window()
             else:

@@ -14,14 +14,19 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
+
 from anomaly.alerts.outbox import Outbox
 from ingest.fulldisk import FullDisk
-from ingest.lakelogs import alerts_table
-from ingest.sealing import SealFailed, SealProcess
+from ingest.lakelogs import alert_log_table, alerts_table
+from ingest.sealing import CompactFault, SealFailed, SealProcess
 from storage import snapshot
+from storage.compact import CompactReport
 from storage.hot import HotTier
 from storage.logs import ParquetLog
-from storage.settings import SealedSettings
+from storage.retire import RetireReport
+from storage.sealed import SealReport
+from storage.settings import RetentionSettings, SealedSettings
 
 log = logging.getLogger("yuzui.tiers")
 
@@ -33,6 +38,9 @@ FULL_RETRY_S = 10.0
 """Between two attempts of what found the disk full: each takes room and time that Judge needs more."""
 
 
+US_PER_DAY = 86_400 * 1_000_000
+OPEN_MAX = 1_000_000
+"""Alerts asked for as still open: more than the city has points."""
 OUTBOX_KEPT_US = 30 * 86_400 * 1_000_000
 """Ended alerts and finished notifications stay in the outbox this long; the lake keeps the alerts for good."""
 
@@ -51,25 +59,30 @@ class Tiers(threading.Thread):
         self,
         root: Path,
         settings: SealedSettings,
+        retention: RetentionSettings,
         hot: HotTier,
         sealer: SealProcess,
         main_seq: int,
         quarantine: ParquetLog,
         alerts: ParquetLog,
+        alert_log: ParquetLog,
+        forecasts: ParquetLog,
         outbox: Outbox,
         cut: Callable[[int], int],
     ) -> None:
         super().__init__(name="tiers", daemon=True)
         self._root = root
         self._settings = settings
+        self._retention = retention
         self._hot = hot
         self._sealer = sealer
         self._quarantine = quarantine
         self._alerts = alerts
+        self._alert_log = alert_log
+        self._forecasts = forecasts
         self._outbox = outbox
         self._cut = cut
         self._offer: _Offer | None = None
-        self._snapshot_seqs: list[int] = []
         self._offered = threading.Event()
         self._stopping = False
         self._sealed_at = time.monotonic()
@@ -83,7 +96,18 @@ class Tiers(threading.Thread):
         self.late_seq = -1
         self.seal_fault = ""
         self.disk = FullDisk("tiers")
+        self.compactions = 0
+        self.compacted_rows = 0
+        self.compact_cpu_s = 0.0
+        self.late_new = 0
+        self.revised = 0
+        self.repeats = 0
+        self.compact_fault = ""
+        self.retention_doubt = ""
+        self.retired_rows = 0
+        self._retire_logs_before_day: int | None = None
         self._sealing = False
+        self._listening = True
         self._save_at = 0.0
 
     def offer_snapshot(self, seq: int, arrays: dict[str, Any], meta: dict[str, Any]) -> None:
@@ -111,6 +135,7 @@ class Tiers(threading.Thread):
     def turn(self) -> None:
         """Whatever is due."""
         self.disk.attempt("the export of alerts", self._export_alerts)
+        self.disk.attempt("the export of the log of alerts", self._export_alert_log)
         self._keep_snapshot()
         now = time.monotonic()
         waiting = self._hot.pending(self.main_seq)
@@ -118,32 +143,46 @@ class Tiers(threading.Thread):
         # After a fault only by the clock: many rows would have it tried again at every look.
         many = self.hot_rows >= self._settings.rows_max and not self.seal_fault
         due = many or now - self._sealed_at >= self._settings.seal_s
-        if self._sealing:
+        if self._listening:
             self._hear_sealer(now)
-        elif waiting and due and not self._stopping:
+        if waiting and due and not self._sealing and not self._stopping:
             self._begin_seal(now, max(f.last for f in waiting if not f.late))
         if now - self._merged_at >= MERGE_S:
             done = self.disk.attempt("merges", lambda: self._tidy_up(now))
             self._merged_at = now if done else now - MERGE_S + FULL_RETRY_S
 
     def _tidy_up(self, now: float) -> None:
-        for small in (self._quarantine, self._alerts):
+        for small in (self._quarantine, self._alerts, self._alert_log, self._forecasts):
             small.drop(self._settings.grace_s, now)
             small.merge()
+        if self._retire_logs_before_day is not None:
+            self._retire_logs(self._retire_logs_before_day)
+            self._retire_logs_before_day = None
         before_us = time.time_ns() // 1000 - OUTBOX_KEPT_US
-        self._outbox.trim(before_us, self._alerts.last)
+        self._outbox.trim(before_us, self._alerts.last, self._alert_log.last)
+
+    def _retire_logs(self, day: int) -> None:
+        """Small logs by the day that retention counts from."""
+        keep = self._retention
+        open_now = {alert["id"] for alert in self._outbox.alerts(open_only=True, limit=OPEN_MAX)}
+        for small, column, days, kept in (
+            (self._quarantine, "received_at", keep.quarantine_days, ()),
+            (self._alerts, "at", keep.alerts_days, open_now),
+            (self._alert_log, "at", keep.alerts_days, ()),
+            (self._forecasts, "made_at", keep.forecasts_days, ()),
+        ):
+            if days is not None:
+                self.retired_rows += small.retire(column, (day - days) * US_PER_DAY, kept)
 
     def _export_alerts(self) -> None:
-        first, rows = self._alerts.last + 1, self._outbox.export_since(self._alerts.last)
+        rows = self._outbox.export_since(self._alerts.last)
         if rows:
-            written = self._alerts.append(first, rows[-1]["rowid"], alerts_table(rows))
-            # At once, for the names say how far the export came: a lost file would be a hole for ever.
-            try:
-                self._alerts.sync()
-            except OSError:
-                if written is not None:
-                    written.unlink(missing_ok=True)
-                raise
+            _append_whole(self._alerts, rows[-1]["rowid"], alerts_table(rows))
+
+    def _export_alert_log(self) -> None:
+        rows = self._outbox.export_log_since(self._alert_log.last)
+        if rows:
+            _append_whole(self._alert_log, rows[-1]["id"], alert_log_table(rows))
 
     def _keep_snapshot(self) -> None:
         if self._offer is None or (time.monotonic() < self._save_at and not self._stopping):
@@ -152,34 +191,45 @@ class Tiers(threading.Thread):
         # The snapshot presumes the files written before it: they must survive a power cut first.
         self._hot.sync()
         self._quarantine.sync()
+        self._forecasts.sync()
         folder = self._root / "snapshot"
         if not self.disk.attempt(
-            "a snapshot", lambda: snapshot.save(folder, offer.seq, offer.arrays, offer.meta)
+            "a snapshot", lambda: snapshot.save(folder, offer.seq, offer.arrays, offer.meta, self.main_seq)
         ):
             # Until it or a newer one is saved the journal is not cut.
             self._offer = self._offer or offer
             self._save_at = time.monotonic() + FULL_RETRY_S
             return
-        self._snapshot_seqs = [*self._snapshot_seqs[-1:], offer.seq]
         self._cut_journal()
 
     def _begin_seal(self, now: float, upto_seq: int) -> None:
         self._sealed_at = now
         try:
             self._sealer.begin(upto_seq, grace_s=self._settings.grace_s)
-            self._sealing = True
+            self._sealing = self._listening = True
         except SealFailed as failed:
             self._seal_failed(failed)
 
     def _hear_sealer(self, now: float) -> None:
+        """Everything it has to say: compactions are done unasked."""
         try:
-            report = self._sealer.result()
+            while (said := self._sealer.result()) is not None:
+                match said:
+                    case SealReport():
+                        self._sealed(said, now)
+                    case CompactReport():
+                        self._compacted(said)
+                    case RetireReport():
+                        self._retired(said)
+                    case CompactFault():
+                        self._compaction_failed(said)
         except SealFailed as failed:
+            # If the process ended, the next seal makes a new one.
+            self._listening = self._sealer.lives
             self._sealing = False
             self._seal_failed(failed)
-            return
-        if report is None:
-            return
+
+    def _sealed(self, report: SealReport, now: float) -> None:
         self._sealing = False
         self.seal_fault = ""
         self.disk.done("a seal")
@@ -190,6 +240,36 @@ class Tiers(threading.Thread):
         self.sealed_rows += report.main_rows + report.late_rows
         self._hot.drop(report.main_seq, report.late_seq, self._settings.grace_s, now)
         self._cut_journal()
+
+    def _compacted(self, report: CompactReport) -> None:
+        self.compact_fault = ""
+        self.compactions += 1
+        self.compacted_rows += report.rows
+        self.compact_cpu_s += report.cpu_s
+        self.late_new += report.late_new
+        self.revised += report.revised
+        self.repeats += report.repeats
+
+    def _retired(self, report: RetireReport) -> None:
+        if report.doubt and report.doubt != self.retention_doubt:
+            log.error("retention stands still: %s", report.doubt)
+        self.retention_doubt = report.doubt
+        self.retired_rows += report.rows
+        if report.raw_hours or report.thinned_hours or report.rollup_files:
+            log.info(
+                "retention took %d hours, thinned %d, %d readings and %d rollup files in all",
+                report.raw_hours, report.thinned_hours, report.rows, report.rollup_files,
+            )  # fmt: skip
+        self._retire_logs_before_day = report.day if not report.doubt else None
+
+    def _compaction_failed(self, fault: CompactFault) -> None:
+        """Sealed and late files stand as they were and answer every query; only slower."""
+        if fault.why != self.compact_fault:
+            what = (
+                "there is no room to compact" if fault.full else "a compaction failed, its hour is set aside"
+            )
+            log.error("%s: %s", what, fault.why)
+        self.compact_fault = fault.why
 
     def _seal_failed(self, failed: SealFailed) -> None:
         """Hot files and journal stand, so nothing is lost; it is tried again when the next seal is due."""
@@ -202,6 +282,21 @@ class Tiers(threading.Thread):
             log.error("sealing failed, trying again every %d s: %s", self._settings.seal_s, failed)
 
     def _cut_journal(self) -> None:
-        """Everything below the older of the two kept snapshots and below what is sealed can be made again."""
-        if len(self._snapshot_seqs) == 2:
-            self._cut(min(self._snapshot_seqs[0], self.main_seq) + 1)
+        """Everything below the oldest kept snapshot and below what is sealed can be made again."""
+        kept = snapshot.list_snapshots(self._root / "snapshot")
+        if len(kept) >= snapshot.KEEP:
+            self._cut(min(kept[0][0], self.main_seq) + 1)
+
+
+def _append_whole(log_: ParquetLog, last: int, table: pa.Table) -> None:
+    """Rows up to number ``last`` at the end of a log, on disk at once.
+
+    The names say how far the export came: a lost file would be a hole for ever.
+    """
+    written = log_.append(log_.last + 1, last, table)
+    try:
+        log_.sync()
+    except OSError:
+        if written is not None:
+            written.unlink(missing_ok=True)
+        raise

@@ -106,14 +106,22 @@ class Vitals:
             "judge_lag_records": max(0, committer.journal.last_seq - judge.judged_seq),
             "judge_lag_s": max(0.0, time.time() - judge.ticked_at / 1e6) if judge.ticked_at else 0.0,
             "conservation_gap": judge.conservation_gap,
-            "alerts_open": app.engine.alerts_open,
+            "alerts_open": app.judge.engine.alerts_open,
             "points": len(app.points),
-            "points_dead": app.engine.points_dead,
-            "check_errors": app.engine.counts["check_errors"],
+            "points_dead": app.judge.engine.points_dead,
+            "check_errors": app.judge.engine.counts["check_errors"],
             "hot_rows": app.tiers.hot_rows,
             "seals": app.tiers.seals,
             "sealed_rows": app.tiers.sealed_rows,
             "seal_s": app.tiers.seal_s,
+            "compactions": app.tiers.compactions,
+            "compacted_rows": app.tiers.compacted_rows,
+            "compact_fault": app.tiers.compact_fault,
+            "late_new": app.tiers.late_new,
+            "late_revised": app.tiers.revised,
+            "late_repeats": app.tiers.repeats,
+            "retention_doubt": app.tiers.retention_doubt,
+            "retired_rows": app.tiers.retired_rows,
             "delivery_restarts": app.deliverer.restarts,
             "outbox_waiting": app.deliverer.waiting,
             "outbox_oldest_s": app.deliverer.oldest_s,
@@ -123,6 +131,11 @@ class Vitals:
             "rss_bytes": rss_bytes(),
             "cpu_s": usage.ru_utime + usage.ru_stime,
             "turned_s_ago": time.monotonic() - wire.turned_at,
+            "clock_jumps": app.wire.clock.jumps,
+            "reload": app.reloader.last.as_json() if app.reloader.last else None,
+            "files_set_aside": len(app.damage.set_aside),
+            "rows_lost_to_damage": app.damage.lost_rows,
+            "damage": app.damage.said,
             "clock": "events" if app.events_clock else "wall",
         }
         now["not_ready"] = self._not_ready(now)
@@ -144,6 +157,8 @@ class Vitals:
             reasons.append("starting: replaying the journal")
         elif now["judge_lag_s"] > JUDGE_LAG_S_MAX and not app.committer.full:
             reasons.append(f"judge lags {now['judge_lag_s']:.0f} s behind the journal")
+        if app.wire.clock.why:
+            reasons.append(app.wire.clock.why)
         if now["conservation_gap"]:
             reasons.append(f"{now['conservation_gap']} readings unaccounted for")
         return reasons

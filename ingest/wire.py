@@ -9,7 +9,10 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
+from collections import Counter
 from collections.abc import Sequence
+
+import numpy as np
 
 from ingest.committer import Committer, Group
 from ingest.config import Config
@@ -18,7 +21,9 @@ from ingest.decode.messages import Chunk, Messages
 from ingest.decode.reasons import REASONS
 from ingest.mqtt.poller import Poller
 from ingest.mqtt.receipts import Receipt, Received, build_receipt
+from ingest.ourclock import OurClock
 from ingest.routes import Routes
+from storage.batch import RawBatch
 from storage.records import Control, Gap, RecordType, Tick, encode, encode_quarantine, encode_readings
 
 log = logging.getLogger("yuzui.wire")
@@ -42,7 +47,9 @@ class Wire:
         committer: Committer,
         *,
         events_clock: bool,
+        known_us: int = 0,
     ) -> None:
+        """``known_us``: when the engine last lived, for a clock that starts in the past."""
         self._config = config
         self._credentials = credentials
         self._routes = routes
@@ -56,6 +63,8 @@ class Wire:
         self._turns = 0
         self._next_tick = 0.0
         self._stopping = False
+        self.clock = OurClock(known_us)
+        self._clock_said = ""
         self.turned_at = time.monotonic()
         self.submitted = 0
         self.durable = 0
@@ -76,12 +85,24 @@ class Wire:
         """Ask ``run`` to end."""
         self._stopping = True
 
+    def adopt(self, routes: Routes) -> None:
+        """Take up another registry from the next turn on."""
+        self._routes = routes
+        self.messages.adopt(routes)
+
+    def now(self) -> int:
+        """µs since 1970 UTC, as far as our clock can be believed."""
+        return self.clock.now(time.time_ns() // 1000, time.monotonic())
+
     def turn(self) -> None:
         """One poll of all sockets to one group for the journal."""
         self.turned_at = time.monotonic()
         self._press_back()
-        now = time.time_ns() // 1000
-        self._routes.set_window(now, open_ended=self._events_clock)
+        now = self.now()
+        if bool(self.clock.why) != bool(self._clock_said):
+            log.critical("%s", self.clock.why or "our clock agrees with the city again")
+        self._clock_said = self.clock.why
+        self._routes.set_window(now, open_ended=self._events_clock, lenient=bool(self._clock_said))
         received = self._poller.poll(self.turned_at, now)
         receipts = [self._decode(one, now) for one in received]
         bodies = self._bodies(now)
@@ -125,6 +146,7 @@ class Wire:
 
     def _bodies(self, now: int) -> list[tuple[RecordType, bytes]]:
         readings, refusals = self.messages.take(now)
+        self._listen_for_the_time(readings, now)
         bodies = []
         if len(readings):
             bodies.append((RecordType.READINGS, encode_readings(readings)))
@@ -132,8 +154,22 @@ class Wire:
             bodies.append((RecordType.QUARANTINE, encode_quarantine(refusals)))
         return bodies
 
+    def _listen_for_the_time(self, readings: RawBatch, now: int) -> None:
+        """Whether the city agrees with our clock."""
+        outside = self.messages.take_outside()
+        if len(readings) and not self._events_clock:
+            points = self._routes.points
+            taken = np.bincount(points.source[readings.point], minlength=len(points.sources))
+            # While nothing is refused for its time, what is outside is among what was taken.
+            kept = outside if self._clock_said else Counter[str]()
+            inside = {name: int(n) - kept[name] for name, n in zip(points.sources, taken, strict=True) if n}
+            self.clock.heard(now, readings.time, inside, outside)
+        elif outside:
+            self.clock.heard(now, readings.time, {}, outside)
+
     def _tick(self, now: int) -> tuple[RecordType, bytes]:
         self._next_tick = self.turned_at + TICK_S
+        self.clock.look(self.turned_at)
         tick = encode(Tick(now, self._drained, dict(self.messages.counts)))
         self._drained = True
         return tick
@@ -151,6 +187,6 @@ class Wire:
 
     async def _drain(self) -> None:
         """Everything read is journaled and acknowledged; nothing new is read."""
-        self._submit([self._tick(time.time_ns() // 1000)], [])
+        self._submit([self._tick(self.now())], [])
         while self.durable < self.submitted:  # noqa: ASYNC110 - once, at the end; an Event a group would cost always
             await asyncio.sleep(self._config.wire.poll_ms / 1000)

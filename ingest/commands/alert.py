@@ -1,4 +1,4 @@
-"""`yuzui alert`: what is firing, what was, and does the webhook work."""
+"""`yuzui alert`: what is firing, what was, who answered, and does the webhook work."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def open_outbox(config: Config) -> Outbox:
     path = Path(config.data.dir) / "outbox.db"
     if not path.is_file():
         raise click.ClickException(f"no outbox in {config.data.dir}: start the engine once")
-    return Outbox(path, config.webhook, config.alerts)
+    return Outbox(path, config.targets, config.alerts, routes=config.route, inhibits=config.inhibit)
 
 
 def moment(us: int | None) -> str:
@@ -85,6 +85,10 @@ def show(config_path: str, alert_id: str, as_json: bool) -> None:
         click.echo(
             f"{moment(row['at'])}  {row['type']:8} {SEVERITIES[row['severity']]:10} {row['summary_en']}"
         )
+    if found["group"] != alert_id:
+        click.echo(f"  told with its group {found['group']}")
+    if found["held"]:
+        click.echo(f"  not told: {found['held']}")
     for row in found["deliveries"]:
         click.echo(
             f"  to {row['target']}: {row['state']} after {row['attempts']} attempts {row['last_error'] or ''}"
@@ -93,15 +97,55 @@ def show(config_path: str, alert_id: str, as_json: bool) -> None:
 
 @command.command()
 @config_option
-@click.option("--target", multiple=True, help="A [[webhook]] by name; default all.")
+@click.argument("alert_id")
+@click.option("--by", required=True, help="Who answers.")
+@click.option("--note", default="", help="What is done about it.")
+def ack(config_path: str, alert_id: str, by: str, note: str) -> None:
+    """Answer for an alert, and so for its group: nobody else is called unless it becomes worse."""
+    from anomaly.alerts.people import acknowledge
+
+    try:
+        done = acknowledge(open_outbox(load_or_fail(config_path)), alert_id, by, time.time_ns() // 1000, note)
+    except ValueError as fault:
+        raise click.ClickException(str(fault)) from None
+    click.echo(f"{done['id']} answered by {by} after {done['took_s']:.0f} s")
+
+
+@command.command()
+@config_option
+@click.argument("alert_id", required=False)
+@click.option("--limit", default=100, show_default=True, help="The newest so many.")
+@json_option
+def log(config_path: str, alert_id: str | None, limit: int, as_json: bool) -> None:
+    """Every step, of one alert and its group or of all: fired, sent, answered, escalated, silenced …"""
+    from anomaly.alerts.people import steps
+
+    rows = steps(open_outbox(load_or_fail(config_path)), 0, time.time_ns() // 1000, alert_id)[-limit:]
+    for row in rows:
+        if as_json:
+            echo_json(row)
+            continue
+        words = (
+            row["alert_id"],
+            row["step"],
+            row["target"] and f"to {row['target']}",
+            row["who"],
+            row["detail"],
+        )
+        click.echo("  ".join([moment(row["at"]), *(str(word) for word in words if word)]))
+
+
+@command.command()
+@config_option
+@click.option("--target", multiple=True, help="A target by name; default all.")
 def test(config_path: str, target: tuple[str, ...]) -> None:
     """Send a test notification through a running engine and say what was answered. Exit code 1 unless all is 2xx."""
     config = load_or_fail(config_path)
-    names = list(target) or [w.name for w in config.webhook]
+    names = list(target) or [one.name for one in config.targets]
     if not names:
-        raise click.ClickException("the config has no [[webhook]]")
-    if unknown := sorted(set(names) - {w.name for w in config.webhook}):
-        raise click.ClickException(f"no [[webhook]] named {', '.join(unknown)}")
+        raise click.ClickException("the config has no [[webhook]] and no other target")
+    if unknown := sorted(set(names) - {one.name for one in config.targets}):
+        raise click.ClickException(f"no target named {', '.join(unknown)}")
     outbox = open_outbox(config)
     if engine_vitals(Path(config.data.dir)) is None:
         raise click.ClickException(

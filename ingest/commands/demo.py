@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from rich.table import Table
 
     from ingest.demo import DemoResult
+    from ingest.demonight import NightFigures
 
 CITY_FOLDERS = (
     Path(__file__).resolve().parents[2] / "configs" / "chengdu",
@@ -48,7 +49,12 @@ def city_folder() -> Path:
     "--scenario",
     default="storm",
     show_default=True,
-    type=click.Choice(["steady", "storm", "outage", "stuck"]),
+    type=click.Choice(["steady", "storm", "outage", "stuck", "storm-city"]),
+)
+@click.option(
+    "--kill-at",
+    type=click.FloatRange(0, 1),
+    help="kill -9 of the engine after this share of the run; with --scenario storm-city.",
 )
 @click.option("--seed", default=1, show_default=True)
 @click.option(
@@ -70,6 +76,8 @@ def command(as_json: bool, folder: str, **options: Any) -> None:
     from ingest.demo import DemoFailed, DemoOptions, run_demo
     from ingest.simulate.child import ChildDiedError
 
+    if options["kill_at"] is not None and (options["scenario"] != "storm-city" or options["broker"]):
+        raise click.UsageError("--kill-at goes with --scenario storm-city and without --broker")
     console = Console(stderr=as_json)
     home = Path(folder)
     if home.exists() and any(home.iterdir()) and not (home / "yuzui.toml").is_file():
@@ -132,6 +140,8 @@ def _summary(console: Any, result: DemoResult, home: Path) -> None:
         f"webhook after {result.publish_to_webhook_p99_s} s (p99) · "
         f"{result.alerts_fired} alerts, {result.webhooks_delivered} webhook calls"
     )
+    if result.storm is not None:
+        _night(console, result.storm)
     for note in result.notes:
         console.print(f"  note: {note}")
     # To be copied: neither wrapped nor coloured.
@@ -141,3 +151,19 @@ def _summary(console: Any, result: DemoResult, home: Path) -> None:
         soft_wrap=True,
         highlight=False,
     )
+
+
+def _night(console: Any, night: NightFigures) -> None:
+    told, against = night.told, night.against
+    console.print(
+        f"  people: {told.notifications} notifications for {told.flood_points:,} flooded points in {told.storm_groups} "
+        f"groups, {told.stuck} stuck sensors and {told.outages} outages; called twice for the same "
+        f"{told.steps_repeated}, outages named once {told.outages_once}; p99 {told.p99_s} s"
+    )
+    console.print(
+        f"  against an engine nobody killed: {against.alerts} alerts, {against.lost} lost, {against.invented} made up; "
+        f"{against.notifications} notifications, {against.untold + against.unheard} missing, "
+        f"{against.overtold + against.misheard} too many"
+    )
+    for example in told.examples:
+        console.print(f"  note: {example}")

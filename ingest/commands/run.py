@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import signal
+from pathlib import Path
 
 import click
 import uvloop
@@ -23,7 +24,7 @@ from ingest.commands.common import load_or_fail
 )
 @click.option("--drill", is_flag=True, help="Every notification says 演练 (drill).")  # fmt: skip
 def command(config_path: str, clock: str, drill: bool) -> None:
-    """Run until Ctrl-C or SIGTERM; then drain, commit, acknowledge and stop."""
+    """Run until Ctrl-C or SIGTERM; then drain, commit, acknowledge and stop. SIGHUP: as `yuzui reload`."""
     from ingest import oplog
     from ingest.app import App, CannotStart, EngineFailed, RunMarks
     from ingest.openfiles import raise_open_files
@@ -35,10 +36,11 @@ def command(config_path: str, clock: str, drill: bool) -> None:
     oplog.set_up(config.log.level, config.log.format)
 
     async def engine() -> None:
-        async with App(config, RunMarks(clock == "events", drill)) as app:
+        async with App(config, RunMarks(clock == "events", drill), Path(config_path)) as app:
             loop = asyncio.get_running_loop()
             for number in (signal.SIGINT, signal.SIGTERM):
                 loop.add_signal_handler(number, app.stop)
+            loop.add_signal_handler(signal.SIGHUP, app.reloader.ask)
             await app.wait()
 
     try:

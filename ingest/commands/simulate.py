@@ -44,7 +44,7 @@ from ingest.cli import json_option
     "--scenario",
     default="steady",
     show_default=True,
-    type=click.Choice(["steady", "storm", "outage", "stuck"]),
+    type=click.Choice(["steady", "storm", "outage", "stuck", "storm-city"]),
 )
 @click.option("--seed", default=1, show_default=True)
 @click.option("--aiomqtt-share", default=0.1, show_default=True, help="Gateways that speak through aiomqtt.")

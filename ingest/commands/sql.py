@@ -1,14 +1,17 @@
-"""`yuzui sql`: the lake, in plain DuckDB SQL."""
+"""`yuzui sql`: the lake, in plain DuckDB SQL; a copied lake; and the door for others."""
 
 from __future__ import annotations
 
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
 from typing import IO, Any
 
 import click
 
 from ingest.cli import config_option
-from ingest.commands.common import data_dir
+from ingest.commands.common import data_dir, load_or_fail
 
 CELL_CHARS_MAX = 60
 """Wider text is cut on a terminal; --format csv or json shows all of it."""
@@ -24,45 +27,110 @@ ROWS_SHOWN_MAX = 200
 @click.option(
     "--data", "folder", type=click.Path(file_okay=False), help="A data folder, instead of the config's."
 )
-def command(query: str | None, config_path: str, form: str, folder: str | None) -> None:
+@click.option(
+    "--lake",
+    type=click.Path(file_okay=False, exists=True),
+    help="A copied lake folder, even on a read-only medium.",
+)
+@click.option(
+    "--write", "out", type=click.Path(dir_okay=False), help="With --lake: write lake.sql for it here."
+)
+@click.option("--time-zone", default="Asia/Shanghai", show_default=True, help="With --lake: the city's.")
+@click.option("--serve", is_flag=True, help="Answer read-only SQL over HTTP as [sql] of the config says.")
+def command(
+    query: str | None,
+    config_path: str,
+    form: str,
+    folder: str | None,
+    lake: str | None,
+    out: str | None,
+    time_zone: str,
+    serve: bool,
+) -> None:
     """Run QUERY, or statements typed at a prompt (or piped in). Views are refreshed before each.
 
     \b
-    yuzui sql "SELECT district, count(*) FROM latest JOIN points USING (point_id) GROUP BY 1"
+    yuzui sql "SELECT district, count(*) FROM latest GROUP BY 1"
+    yuzui sql --lake /media/copy/lake "SELECT count(*) FROM readings"
     """
-    from pathlib import Path
+    if out and not lake:
+        raise click.ClickException("--write needs --lake: a data folder has its lake.sql already")
+    if serve:
+        _serve(config_path, folder)
+    elif lake:
+        with _copied(Path(lake), out, time_zone) as made:
+            if query or not out:
+                _answer(made, query, form)
+    else:
+        root = Path(folder) if folder else data_dir(config_path)
+        if not (root / "lake.sql").is_file():
+            raise click.ClickException(
+                f"no lake.sql in {root}: start the engine once, or name a data folder with --data"
+            )
+        _answer(root / "lake.sql", query, form)
 
+
+def _answer(lake_sql: Path, query: str | None, form: str) -> None:
     import duckdb
 
     from storage import query as lake
 
-    root = Path(folder) if folder else data_dir(config_path)
-    if not (root / "lake.sql").is_file():
-        raise click.ClickException(
-            f"no lake.sql in {root}: start the engine once, or name a data folder with --data"
-        )
-    con = lake.connect(root)
-    statements = [query] if query else _typed(sys.stdin)
-    for statement in statements:
-        lake.refresh(con, root)
-        try:
-            answer = con.sql(statement)
-            if answer is not None:
-                # Once: a relation runs again at every fetch.
-                _show(answer.to_arrow_table(), form)
-        except duckdb.Error as fault:
-            if query:
-                raise click.ClickException(str(fault)) from None
-            click.echo(f"error: {fault}", err=True)
+    with duckdb.connect() as con:
+        con.execute(lake_sql.read_text(encoding="utf-8"))
+        for statement in [query] if query else _typed(sys.stdin):
+            con.execute(lake.REFRESH)
+            try:
+                answer = con.sql(statement)
+                if answer is not None:
+                    # Once: a relation runs again at every fetch.
+                    _show(answer.to_arrow_table(), form)
+            except duckdb.Error as fault:
+                if query:
+                    raise click.ClickException(str(fault)) from None
+                click.echo(f"error: {fault}", err=True)
+
+
+@contextmanager
+def _copied(lake: Path, out: str | None, time_zone: str) -> Iterator[Path]:
+    """lake.sql over a copied lake: at ``out``, or somewhere for as long as it is needed."""
+    import tempfile
+
+    from storage.query import write_copy_sql
+
+    try:
+        if out:
+            yield write_copy_sql(lake, Path(out), time_zone)
+            click.echo(f"duckdb -init {out}", err=True)
+            return
+        with tempfile.TemporaryDirectory(prefix="yuzui-") as scratch:
+            yield write_copy_sql(lake, Path(scratch) / "lake.sql", time_zone)
+    except (OSError, ValueError) as fault:
+        raise click.ClickException(str(fault)) from None
+
+
+def _serve(config_path: str, folder: str | None) -> None:
+    import asyncio
+    import signal
+
+    from ingest.sqldoor import serve
+
+    config = load_or_fail(config_path)
+    root = Path(folder) if folder else Path(config.data.dir)
+
+    def up(port: int) -> None:
+        click.echo(f"POST http://{config.sql.host}:{port}/sql", err=True)
+
+    try:
+        asyncio.run(serve(root, config.sql, up, (signal.SIGTERM, signal.SIGINT)))
+    except (OSError, ValueError) as fault:
+        raise click.ClickException(str(fault)) from None
 
 
 def _typed(lines: IO[str]) -> Any:
     """Statements ended by a semicolon, from a prompt or a pipe."""
     at_terminal = lines.isatty()
     if at_terminal:
-        click.echo(
-            "views: readings readings_good latest points alerts quarantine · end with ; · Ctrl-D leaves"
-        )
+        click.echo("views and macros: docs/sql.md · end with ; · Ctrl-D leaves")
     buffer = ""
     while True:
         if at_terminal:

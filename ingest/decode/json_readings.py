@@ -14,7 +14,7 @@ import orjson
 from ingest.decode.columns import Columns
 from ingest.decode.times import BadTime, to_us
 from ingest.routes import Route, Source, at_path
-from storage.flags import DEVICE_FLAGS, DEVICE_SILENT, MISSING
+from storage.flags import DEVICE_FLAGS, DEVICE_SILENT, MISSING, NOT_EVALUATED
 from storage.points import TIME_FROM_RECEIVE, PointTable
 from storage.records import RAW_BYTES_MAX, Refusal
 
@@ -55,10 +55,14 @@ class Message:
 
 @dataclass(slots=True)
 class Outcome:
-    """What became of one message: rows added, and refusals (readings, or 1 for an unreadable message)."""
+    """What became of one message: rows added, and refusals (readings, or 1 for an unreadable message).
+
+    outside  rows added though outside the time window, because our own clock is suspect
+    """
 
     readings: int = 0
     untimed: int = 0
+    outside: int = 0
     retained_ignored: int = 0
     refusals: list[Refusal] = field(default_factory=list)
 
@@ -89,7 +93,7 @@ class JsonReadings:
         outcome = Outcome()
         for element in elements:
             try:
-                outcome.untimed += self._reading(route, element, message, into)
+                outcome.untimed += self._reading(route, element, message, into, outcome)
                 outcome.readings += 1
             except RetainedError:
                 outcome.retained_ignored += 1
@@ -143,7 +147,9 @@ class JsonReadings:
             return iter(body)
         return iter((body,))
 
-    def _reading(self, route: Route, element: object, message: Message, into: Columns) -> int:
+    def _reading(
+        self, route: Route, element: object, message: Message, into: Columns, outcome: Outcome
+    ) -> int:
         """Add one reading; returns 1 if it was timed on receipt."""
         source = route.source
         if isinstance(element, dict):
@@ -153,6 +159,9 @@ class JsonReadings:
             untimed = time_us is None
             if time_us is None:
                 time_us = into.time_on_receipt(point, message.received_at)
+            elif source.lenient and not source.oldest_us <= time_us <= source.newest_us:
+                flag = flag or NOT_EVALUATED
+                outcome.outside += 1
             into.add(point, time_us, value, flag)
             return int(untimed)
         if type(element) in (int, float) and route.point >= 0 and source.settings.bare_numbers:
@@ -211,7 +220,7 @@ class JsonReadings:
             time_us = to_us(given, source.settings.time_unit, source.zone)
         except BadTime as bad:
             raise Refused("bad_time", str(bad), point_id) from None
-        if not source.oldest_us <= time_us <= source.newest_us:
+        if not source.lenient and not source.oldest_us <= time_us <= source.newest_us:
             age_s = (message.received_at - time_us) / 1e6
             raise Refused("time_window", f"{abs(age_s):.0f} s {'old' if age_s > 0 else 'ahead'}", point_id)
         return time_us

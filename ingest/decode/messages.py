@@ -59,6 +59,12 @@ class Messages:
         self._refusals: list[Refusal] = []
         self.counts: Counter[str] = Counter()
         self.refused_by_reason: Counter[tuple[str, str]] = Counter()
+        self._outside: Counter[str] = Counter()
+
+    def adopt(self, routes: Routes) -> None:
+        """Decode by another registry from here on; between two polls."""
+        self._routes = routes
+        self._general = JsonReadings(routes.points, routes.number_of)
 
     def feed(self, table: RouteTable, chunk: Chunk, received_at: int) -> dict[int, str]:
         """Decode one connection's messages; returns message index to reason where any of it was refused."""
@@ -107,7 +113,10 @@ class Messages:
                 retained=chunk.from_broker and bool(chunk.heads[index] & RETAIN),
                 oversized=index in chunk.oversized,
             )
-            outcome = self._general.decode(table[message.topic], message, self._columns)
+            route = table[message.topic]
+            outcome = self._general.decode(route, message, self._columns)
+            if outcome.outside:
+                self._outside[route.source.name] += outcome.outside
             self.counts["received"] += outcome.readings + len(outcome.refusals) + outcome.retained_ignored
             self.counts["untimed"] += outcome.untimed
             self.counts["retained_ignored"] += outcome.retained_ignored
@@ -120,6 +129,8 @@ class Messages:
         """Count a refusal and keep it, unless the bound of its source, reason and minute is reached."""
         self.counts["quarantined"] += 1
         self.refused_by_reason[refusal.source, refusal.reason] += 1
+        if refusal.reason == "time_window":
+            self._outside[refusal.source] += 1
         if refusal.reason in BOUNDED_REASONS:
             minute = refusal.received_at // US_PER_MINUTE
             if minute != self._minute:
@@ -131,6 +142,11 @@ class Messages:
                 self.counts["quarantined_not_kept"] += 1
                 return
         self._refusals.append(refusal)
+
+    def take_outside(self) -> Counter[str]:
+        """Readings outside their time window by source, refused or not, since the last take."""
+        outside, self._outside = self._outside, Counter()
+        return outside
 
     def take(self, received_at: int) -> tuple[RawBatch, list[Refusal]]:
         """What was decoded and refused since the last take."""

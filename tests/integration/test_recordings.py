@@ -97,7 +97,7 @@ def test_street_floods_over_their_limits_call_the_webhook_under_one_id_an_episod
     options = ReceiverOptions(log_file=str(home / "webhooks.jsonl"))
     with Child("ingest.simulate.receiver", json.dumps(asdict(options))) as receiver:
         port = receiver.until_ready(30)["port"]
-        hook = f'[[webhook]]\nname = "test"\nurl = "http://127.0.0.1:{port}/"\n'
+        hook = f'[alerts]\ngroup = false\n[[webhook]]\nname = "test"\nurl = "http://127.0.0.1:{port}/"\n'
         engine = replayed(home, points, readings, missing="", hook=hook)
         until(lambda: engine.vitals()["outbox_waiting"] == 0, "every notification delivered", 60)
         receiver.finish(30)

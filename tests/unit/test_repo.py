@@ -122,7 +122,9 @@ def test_everything_else_imports_with_the_console_deleted(tmp_path: Path) -> Non
     assert done.returncode == 0, done.stderr[-2000:]
 
 
-@pytest.mark.parametrize("script", ["scripts/demo", "scripts/test", "scripts/yuzui", ".ci/run"])
+@pytest.mark.parametrize(
+    "script", ["scripts/demo", "scripts/test", "scripts/faults", "scripts/yuzui", ".ci/run"]
+)
 def test_scripts_are_executable_and_parse(script: str) -> None:
     path = ROOT / script
     assert path.stat().st_mode & 0o111

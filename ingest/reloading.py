@@ -1,0 +1,161 @@
+"""A new registry and new rules while the engine runs.
+
+Owns what may change without a restart, and the order of the change. A config or registry with a fault is refused whole
+and the old goes on. The change has a place in the journal: a CONTROL record. Judge takes up the new engine when it
+reads that record, Wire the new routes when it has written it; so readings of new points come only after both.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, field
+from hashlib import sha256
+from pathlib import Path
+from typing import Any, Final
+
+import orjson
+
+from anomaly.engine import Engine
+from ingest.config import Config
+from ingest.configfile import ConfigFaults, load
+from ingest.points import RegistryFaults, read_registry
+from ingest.routes import Routes
+from storage import pointmap
+from storage.points import PointTable
+from storage.records import Control
+
+log = logging.getLogger("yuzui.reload")
+
+LIVE_TABLES: Final = ("kinds", "checks", "rules", "source")
+"""Tables of the config that a reload takes up, beside the registry. Others need a restart; the report names them."""
+
+
+@dataclass(frozen=True, slots=True)
+class Prepared:
+    """Everything new, made and checked before anything is changed."""
+
+    config: Config
+    points: PointTable
+    engine: Engine
+    routes: Routes
+    digest: str
+
+
+@dataclass(slots=True)
+class ReloadReport:
+    """What came of one reload. ``faults`` are lines for a person; empty where it was taken up.
+
+    at             µs since 1970 UTC, when it was over
+    digest         of the rules and registry in force
+    points         now in the registry, retired ones included
+    needs_restart  tables of the config that were changed and wait for one
+    """
+
+    at: int
+    digest: str = ""
+    points: int = 0
+    faults: list[str] = field(default_factory=list)
+    needs_restart: list[str] = field(default_factory=list)
+
+    def as_json(self) -> dict[str, Any]:
+        """For /healthz and `yuzui reload`."""
+        return asdict(self)
+
+
+def digest_of(config: Config, points: PointTable) -> str:
+    """16 hex digits that change when a live table of the config or a point does."""
+    tables = {name: config.model_dump()[name] for name in LIVE_TABLES}
+    known = [points.point_id, points.topic, points.level.tolist(), points.retired.tolist()]
+    option = orjson.OPT_SORT_KEYS | orjson.OPT_NON_STR_KEYS
+    return sha256(orjson.dumps([tables, known], option=option)).hexdigest()[:16]
+
+
+def needs_restart(old: Config, new: Config) -> list[str]:
+    """Tables that differ and that only a restart takes up."""
+    was, now = old.model_dump(), new.model_dump()
+    return [name for name in was if name not in LIVE_TABLES and was[name] != now[name]]
+
+
+def prepare(
+    path: Path, running: Config, root: Path, make_engine: Callable[[Config, PointTable], Engine]
+) -> Prepared:
+    """Read and check everything; only the point map on disk is changed, and only after all else is right.
+
+    Raises ConfigFaults, RegistryFaults, or ValueError for settings that a rule refuses. Takes a second or two for a
+    city: call it off the loop.
+    """
+    # What needs a restart stays as it runs: a mixture of both would be a third config that nobody wrote.
+    new = running.model_copy(update={name: getattr(load(path), name) for name in (*LIVE_TABLES, "points")})
+    registry = read_registry(Path(new.points.file), new)
+    if registry.faults_count:
+        raise RegistryFaults(registry)
+    points = pointmap.merge(root, registry.table.to_arrow(), time.time_ns() // 1000)
+    return Prepared(new, points, make_engine(new, points), Routes(points, new), digest_of(new, points))
+
+
+class Reloader:
+    """One reload at a time; every method on the loop thread.
+
+    take_up  puts what was prepared in force: routes, engine, points
+    journal  writes the CONTROL record at whose position that happens
+    """
+
+    def __init__(
+        self,
+        path: Path,
+        root: Path,
+        config: Config,
+        make_engine: Callable[[Config, PointTable], Engine],
+        take_up: Callable[[Prepared], None],
+        journal: Callable[[Control], None],
+    ) -> None:
+        self._path = path
+        self._root = root
+        self._config = config
+        self._make_engine = make_engine
+        self._take_up = take_up
+        self._journal = journal
+        self._asked = asyncio.Event()
+        self.last: ReloadReport | None = None
+
+    def ask(self) -> None:
+        """Have the files read again soon; what comes of it stands in ``last`` and in the log."""
+        self._asked.set()
+
+    async def run(self) -> None:
+        """Until cancelled: reload whenever it was asked for."""
+        while True:
+            await self._asked.wait()
+            self._asked.clear()
+            self.last = await self._reload()
+
+    async def _reload(self) -> ReloadReport:
+        loop = asyncio.get_running_loop()
+        try:
+            ready = await loop.run_in_executor(
+                None, prepare, self._path, self._config, self._root, self._make_engine
+            )
+            waits = needs_restart(self._config, await loop.run_in_executor(None, load, self._path))
+        except (ConfigFaults, RegistryFaults, ValueError, OSError) as refused:
+            lines = _lines(refused)
+            log.error("reload refused, the old rules and registry stay: %s", "; ".join(lines[:5]))
+            return ReloadReport(time.time_ns() // 1000, faults=lines)
+        # The engine before the record: Judge must find it when it reads that.
+        self._take_up(ready)
+        self._journal(Control("reload", {"digest": ready.digest, "points": len(ready.points)}))
+        self._config = ready.config
+        if waits:
+            log.warning("reload: changes of %s wait for a restart", ", ".join(waits))
+        log.info("reload: %d points, rules and registry %s", len(ready.points), ready.digest)
+        return ReloadReport(time.time_ns() // 1000, ready.digest, len(ready.points), [], waits)
+
+
+def _lines(refused: Exception) -> list[str]:
+    if isinstance(refused, ConfigFaults):
+        return [str(fault) for fault in refused.faults]
+    if isinstance(refused, RegistryFaults):
+        return refused.registry.report()
+    return [str(refused)]

@@ -23,13 +23,15 @@ from pathlib import Path
 from typing import Any, Literal
 
 from ingest.commands.common import ENGINE_FILE, engine_vitals
+from ingest.demonight import NightFigures, free_port, hasten, night_figures, quick_checks
+from ingest.rejudge import keep_journal
 from ingest.simulate.child import Child
 from ingest.simulate.city import generate, write
 from ingest.simulate.judge_ledger import verdict
 from ingest.simulate.probe import ProbeOptions
 from ingest.simulate.receiver import ReceiverOptions
 from ingest.simulate.run import SimulateOptions, SimulateReport, simulate
-from ingest.simulate.scenario import ScenarioName
+from ingest.simulate.scenario import Scenario, ScenarioName
 
 ENGINE_START_S_MAX = 60.0
 QUIET_S_MAX = 30.0
@@ -65,6 +67,9 @@ class DemoOptions:
     seed: int = 1
     broker: str | None = None
     aiomqtt_share: float = 0.1
+    kill_at: float | None = None
+    """Share of the run at which the engine gets kill -9 and is started again; needs storm-city, which says what of it
+    people would have noticed."""
 
 
 @dataclass(slots=True)
@@ -105,12 +110,14 @@ class DemoResult:
     through: str = "listener"
     conservation_gap: int = 0
     resent: int = 0
+    storm: NightFigures | None = None
     notes: list[str] = field(default_factory=list)
 
     @property
     def well(self) -> bool:
         """Nothing lost, doubled, changed or made up."""
-        return not (self.lost or self.duplicates or self.wrong or self.invented or self.conservation_gap)
+        whole = not (self.lost or self.duplicates or self.wrong or self.invented or self.conservation_gap)
+        return whole and (self.storm is None or self.storm.well)
 
 
 class Engine:
@@ -119,12 +126,26 @@ class Engine:
     def __init__(self, folder: Path, config: Path, data: Path, environment: dict[str, str]) -> None:
         self.data = data
         self.log = folder / "engine.log"
-        with self.log.open("wb") as log:
-            self._process = subprocess.Popen(
-                [sys.executable, "-m", "ingest.cli", "run", "-c", str(config)],
-                stdout=log, stderr=log, env={**os.environ, **environment}, start_new_session=True,
-            )  # fmt: skip
+        self._command = [sys.executable, "-m", "ingest.cli", "run", "-c", str(config)]
+        self._environment = {**os.environ, **environment}
+        self._process = self._started()
         self.rss_mb: list[float] = []
+        self.killed_at: float | None = None
+        self._killed_cpu_s = 0.0
+
+    def _started(self) -> subprocess.Popen[bytes]:
+        with self.log.open("ab") as log:
+            return subprocess.Popen(
+                self._command, stdout=log, stderr=log, env=self._environment, start_new_session=True
+            )
+
+    def kill(self) -> None:
+        """kill -9, and start it again at once without waiting for it; ``killed_at`` is seconds since 1970."""
+        self._killed_cpu_s = self.cpu_s()
+        self.killed_at = time.time()
+        self._process.kill()
+        self._process.wait()
+        self._process = self._started()
 
     @property
     def pid(self) -> int:
@@ -142,7 +163,7 @@ class Engine:
         for pid in self._family():
             fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
             total += int(fields[11]) + int(fields[12])
-        return total / CLOCK_TICKS
+        return total / CLOCK_TICKS + self._killed_cpu_s
 
     def sample(self) -> None:
         """Note the resident memory of both."""
@@ -211,13 +232,17 @@ def _prepare(options: DemoOptions, secret: str, hook_port: int) -> tuple[Path, P
     extra = f'[[webhook]]\nname = "demo"\nurl = "http://127.0.0.1:{hook_port}/alerts"\nsecret = "{secret}"\n'
     if options.broker:
         extra += f'[[subscriber]]\nname = "broker"\nurl = "{options.broker}"\nfilters = ["cd/#"]\nqos = {options.qos}\n'
+    if options.scenario == "storm-city":
+        hasten(drop_in / "kinds.toml", options.seconds)
+        extra += quick_checks(options.seconds)
     (drop_in / "90-demo.toml").write_text(extra)
     data = home / "data"
     environment = {
         "YUZUI_DATA": str(data),
         "YUZUI_POINTS": str(points),
         "YUZUI_LISTENER": "false" if options.broker else "true",
-        "YUZUI_LISTENER_PORT": "0",
+        # Gateways come back to the port they know.
+        "YUZUI_LISTENER_PORT": "0" if options.kill_at is None else str(free_port()),
         "YUZUI_OPS_PORT": "0",
     }
     return config, data, environment
@@ -266,6 +291,12 @@ def _measure(
         cpu = engine.cpu_s()
 
         def progress(news: dict[str, Any]) -> None:
+            if options.scenario == "storm-city":
+                keep_journal(engine.data, options.folder / "journal")
+            share = news.get("seconds", 0.0) / options.seconds
+            if options.kill_at is not None and engine.killed_at is None and share >= options.kill_at:
+                engine.kill()
+                say(f"killed the engine (-9) at {news['seconds']:.0f} s and started it again")
             engine.sample()
             watch({**(engine_vitals(engine.data) or {}), **{f"sim_{k}": v for k, v in news.items()}})
 
@@ -291,6 +322,8 @@ def _measure(
     say("all sent; counting every reading in DuckDB against the simulator's ledger ...")
     found = verdict(engine.data, ledger)
     hooks = receiver.finish(CHILD_S_MAX)
+    engine_mb = engine.peak_mb()
+    storm = _night(options, engine, say) if options.scenario == "storm-city" else None
     result = DemoResult(
         points=options.points, sent=found.sent, acked=found.acked, stored=found.stored, lost=found.lost,
         missing=found.missing, duplicates=found.duplicates, wrong=found.wrong, invented=found.invented,
@@ -299,14 +332,24 @@ def _measure(
         publish_to_webhook_p50_s=_number(hooks["p50_s"]), publish_to_webhook_p99_s=_number(hooks["p99_s"]),
         publish_to_query_p50_s=_number(seen["p50_s"]), publish_to_query_p99_s=_number(seen["p99_s"]),
         engine_cpu_s=round(engine_cpu, 2), engine_cores=round(engine_cpu / report.seconds, 3),
-        engine_rss_mb=round(engine.peak_mb(), 1), engine_rss_growth_mb=_growth(engine.rss_mb),
+        engine_rss_mb=round(engine_mb, 1), engine_rss_growth_mb=_growth(engine.rss_mb),
         simulator_cpu_s=round(report.cpu_s, 2), probe_cpu_s=round(seen["cpu_s"], 2),
         live_after_s=round(live, 1), seconds=round(report.seconds, 1), qos=options.qos,
         readings_per_message=options.batch or 1, through="broker" if options.broker else "listener",
         conservation_gap=vitals.get("conservation_gap", 0), resent=report.resent_messages,
+        storm=storm,
     )  # fmt: skip
     result.notes = _notes(result, found.examples, report)
     return result
+
+
+def _night(options: DemoOptions, engine: Engine, say: Say) -> NightFigures:
+    """The storm's verdict; the engine is stopped for it."""
+    say("judging the night again with an engine nobody killed ...")
+    keep_journal(engine.data, options.folder / "journal")
+    engine.stop()
+    course = Scenario(options.scenario, options.seed, options.seconds)
+    return night_figures(options.folder, engine.data, course, engine.killed_at)
 
 
 def _number(value: float) -> float | None:

@@ -304,12 +304,14 @@ class Journal:
                 for first, after in zip(self._segments, self._segments[1:], strict=False)
                 if after <= below_seq
             ]
-            freed = 0
-            # Oldest first, so that a crash on the way leaves no hole.
-            for first in gone:
-                path = segment_path(self._folder, first)
-                freed += _size(path)
-                path.unlink(missing_ok=True)
+        freed = 0
+        # Oldest first, so that a crash on the way leaves no hole. Without the guard: on a disk that stalls an unlink
+        # waits for long, and whoever asks for sizes meanwhile must not.
+        for first in gone:
+            path = segment_path(self._folder, first)
+            freed += _size(path)
+            path.unlink(missing_ok=True)
+            with self._guard:
                 self._segments.remove(first)
         if gone:
             fsync_dir(self._folder)

@@ -25,9 +25,11 @@ from ingest.simulate.city import generate, write
 
 ROOT = Path(__file__).resolve().parents[1]
 START_S_MAX = 60.0
+ANSWER_S_MAX = 20.0
+"""Of the operators' port: the machine may be busy with many engines."""
 
 
-def until(condition: Callable[[], Any], what: str, timeout_s: float = 30.0) -> Any:
+def until(condition: Callable[[], Any], what: str, timeout_s: float = 60.0) -> Any:
     """The first true result of ``condition``; AssertionError naming ``what`` after ``timeout_s``."""
     end = time.monotonic() + timeout_s
     while time.monotonic() < end:
@@ -47,9 +49,21 @@ def free_port() -> int:
 
 
 class EngineProcess:
-    """`yuzui run` on a folder; ``extra`` is appended to its config."""
+    """`yuzui run` on a folder.
 
-    def __init__(self, folder: Path, config: str, arguments: Sequence[str] = ()) -> None:
+    arguments  more of `yuzui run`
+    env        added to the environment of every start
+    before     words before the command, such as strace and its options
+    """
+
+    def __init__(
+        self,
+        folder: Path,
+        config: str,
+        arguments: Sequence[str] = (),
+        env: Mapping[str, str] | None = None,
+        before: Sequence[str] = (),
+    ) -> None:
         folder.mkdir(parents=True, exist_ok=True)
         self.folder = folder
         self.data = folder / "data"
@@ -57,14 +71,16 @@ class EngineProcess:
         self.config.write_text(config)
         self.log = folder / "engine.log"
         self._arguments = list(arguments)
+        self.env = dict(env or {})
+        self.before = list(before)
         self._process: subprocess.Popen[bytes] | None = None
 
     def start(self, *, wait: bool = True) -> EngineProcess:
         """Start it; with ``wait`` return once /readyz answers 200."""
         with self.log.open("ab") as log:
             self._process = subprocess.Popen(
-                [sys.executable, "-m", "ingest.cli", "run", "-c", str(self.config), *self._arguments],
-                cwd=ROOT, stdout=log, stderr=log, env={**os.environ, "PYTHONPATH": str(ROOT)},
+                [*self.before, sys.executable, "-m", "ingest.cli", "run", "-c", str(self.config), *self._arguments],
+                cwd=ROOT, stdout=log, stderr=log, env={**os.environ, "PYTHONPATH": str(ROOT), **self.env},
             )  # fmt: skip
         if wait:
             self.ready()
@@ -102,7 +118,9 @@ class EngineProcess:
         """Text of a GET on the operator's port."""
         ports = self.ports()
         assert ports is not None
-        with urllib.request.urlopen(f"http://127.0.0.1:{ports['ops_port']}{path}", timeout=5) as answer:
+        with urllib.request.urlopen(
+            f"http://127.0.0.1:{ports['ops_port']}{path}", timeout=ANSWER_S_MAX
+        ) as answer:
             text: str = answer.read().decode()
             return text
 
@@ -116,6 +134,12 @@ class EngineProcess:
     def running(self) -> bool:
         """Whether the process lives."""
         return self._process is not None and self._process.poll() is None
+
+    @property
+    def code(self) -> int | None:
+        """Exit code of the process, None while it lives."""
+        assert self._process is not None
+        return self._process.poll()
 
     def ready(self, status: int = 200) -> None:
         """Wait until /readyz answers ``status``; fails with the log's end if the engine ended."""
@@ -141,7 +165,9 @@ class EngineProcess:
         if ports is None:
             return 0
         try:
-            with urllib.request.urlopen(f"http://127.0.0.1:{ports['ops_port']}{path}", timeout=5) as answer:
+            with urllib.request.urlopen(
+                f"http://127.0.0.1:{ports['ops_port']}{path}", timeout=ANSWER_S_MAX
+            ) as answer:
                 return int(answer.status)
         except urllib.error.HTTPError as refused:
             return refused.code
@@ -153,7 +179,9 @@ class EngineProcess:
         ports = self.ports()
         assert ports is not None
         try:
-            answer = urllib.request.urlopen(f"http://127.0.0.1:{ports['ops_port']}/healthz", timeout=5)
+            answer = urllib.request.urlopen(
+                f"http://127.0.0.1:{ports['ops_port']}/healthz", timeout=ANSWER_S_MAX
+            )
         except urllib.error.HTTPError as refused:
             answer = refused
         with answer:
@@ -245,6 +273,7 @@ def site_config(
     *,
     kinds: Mapping[str, str] | None = None,
     on_receipt: Collection[str] = (),
+    interval_s: float = 0.0,
     listener: str = "",
     source: str = "",
     more: str = "",
@@ -254,12 +283,13 @@ def site_config(
     gateways    gateway id → its points; each publishes to ``t/GATEWAY/POINT``, the gateway to ``t/GATEWAY``
     kinds       point → kind, where it is not "plain" (no limits); "level" has levels 10, 15, 25, 40
     on_receipt  points without a time of their own
+    interval_s  how often a point should speak; 0 is never dead
     listener, source, more  TOML lines for these tables, and for behind them
     """
     folder.mkdir(parents=True, exist_ok=True)
     rows = ["point_id,name,gateway_id,source,kind,unit,topic,expected_interval_s,time_from"]
     rows += [
-        f"{point},点 {point},{gateway},site,{(kinds or {}).get(point, 'plain')},cm,t/{gateway}/{point},0,"
+        f"{point},点 {point},{gateway},site,{(kinds or {}).get(point, 'plain')},cm,t/{gateway}/{point},{interval_s:g},"
         + ("receive" if point in on_receipt else "device")
         for gateway, points in gateways.items()
         for point in points

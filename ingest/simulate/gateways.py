@@ -216,17 +216,27 @@ class RawSpeaker:
             self._write(link, now)
 
     def _sockets_until(self, done: Callable[[], bool], seconds_max: float) -> None:
-        """Serve sockets every POLL_S until ``done``, ``seconds_max`` passed, or a stop (but drains go on)."""
+        """Serve sockets every POLL_S until ``done``, ``seconds_max`` passed, or a stop (but drains go on).
+
+        Once at least, however late we are: a gateway that never looks neither hears that its server died nor
+        comes back to the next one.
+        """
         limit = time.monotonic() + seconds_max
-        while not done() and (now := time.monotonic()) < limit and (self._draining or not self._stopped):
-            self._sweep(now)
-            for fd, events in self._epoll.poll(0, len(self._by_fd) + 1):
-                link = self._by_fd.get(fd)
-                if link is not None:
-                    self._serve(link, events, now)
-                elif fd == sys.stdin.fileno():
-                    self._hear()
+        while True:
+            self._look(time.monotonic())
+            if done() or time.monotonic() >= limit or (self._stopped and not self._draining):
+                break
             time.sleep(self._poll_s)
+
+    def _look(self, now: float) -> None:
+        """Sockets that have something to say or room for more, and connections that are due."""
+        self._sweep(now)
+        for fd, events in self._epoll.poll(0, len(self._by_fd) + 1):
+            link = self._by_fd.get(fd)
+            if link is not None:
+                self._serve(link, events, now)
+            elif fd == sys.stdin.fileno():
+                self._hear()
 
     def _hear(self) -> None:
         """``go`` from the parent; its end of file means that it is gone."""
@@ -252,9 +262,12 @@ class RawSpeaker:
 
     def _sweep(self, now: float) -> None:
         """Connect some of those that are down; once in SWEEP_S look after hung connects and keepalives."""
-        self._down = [link for link in self._down if link.sock is None]
-        due = [link for link in self._down if link.retry_at <= now]
-        for link in due[:CONNECTS_PER_POLL]:
+        # Who is refused at once comes back into the new list; in the old one it would then stand twice.
+        down, self._down = self._down, []
+        due = [link for link in down if link.retry_at <= now][:CONNECTS_PER_POLL]
+        trying = set(map(id, due))
+        self._down += [link for link in down if id(link) not in trying]
+        for link in due:
             self._connect(link, now)
         if now < self._sweep_at:
             return

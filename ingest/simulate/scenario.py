@@ -11,9 +11,10 @@ from typing import Literal, get_args
 
 import numpy as np
 
-from storage.batch import F64, I32, Bool
+from storage.batch import F64, I32, I64, Bool
 
-ScenarioName = Literal["steady", "storm", "outage", "stuck"]
+ScenarioName = Literal["steady", "storm", "outage", "stuck", "storm-city"]
+"""storm-city: a storm, stuck sensors and gateway outages at once, the night people must not be called too often in."""
 SCENARIOS: tuple[str, ...] = get_args(ScenarioName)
 
 CROSSING = (0.12, 0.72)
@@ -37,6 +38,16 @@ STUCK_FROM = 0.25
 STUCK_POINTS = 0.003
 """Shares of the run, of the gateways and of the points: a bad day, not a lost city."""
 
+CITY_OUTAGE_SPAN = (0.25, 0.80)
+"""Long enough that a run of half a minute shows an outage and its end, with the engine killed in between."""
+CITY_OUTAGES = 3
+CITY_OUTAGE_POINTS_MIN = 10
+"""Only gateways of some size fall silent: a gateway of two points is judged point by point."""
+CITY_STUCK = 400 / 116_200
+CITY_STUCK_MIN = 10
+CITY_STUCK_KINDS = ("bridge_strain", "bridge_vibration", "dust_pm10", "traffic_flow", "traffic_speed")
+"""Kinds that never say the same for seconds on end, so that who does is stuck and nobody else seems to be."""
+
 
 @dataclass(frozen=True, slots=True)
 class Scenario:
@@ -50,9 +61,20 @@ class Scenario:
         """How much of the run has passed at a step; beyond the end it stays 1."""
         return min(1.0, step / hz / self.seconds) if self.seconds > 0 else 1.0
 
-    def silent_gateways(self, gateways: int) -> Bool:
-        """Which of the city's gateways (by code) fall silent in OUTAGE_SPAN; at least one of two or more."""
+    @property
+    def rains(self) -> bool:
+        """Whether a storm goes over the city."""
+        return self.name in ("storm", "storm-city")
+
+    def silent_gateways(self, gateways: int, sizes: I64 | None = None) -> Bool:
+        """Which of the city's gateways (by code) fall silent for a while; at least one of two or more.
+
+        sizes  int64[gateways], points of each: storm-city takes CITY_OUTAGES of those with enough of them
+        """
         silent = np.zeros(gateways, bool)
+        if self.name == "storm-city" and sizes is not None:
+            large = np.flatnonzero(sizes >= CITY_OUTAGE_POINTS_MIN)
+            silent[np.random.default_rng((self.seed, 2)).permutation(large)[:CITY_OUTAGES]] = True
         if self.name == "outage" and gateways > 1:
             count = max(1, round(gateways * OUTAGE_GATEWAYS))
             silent[np.random.default_rng((self.seed, 2)).permutation(gateways)[:count]] = True
@@ -60,7 +82,8 @@ class Scenario:
 
     def silent_now(self, share: float) -> bool:
         """Whether the silent gateways are silent at this share of the run."""
-        return self.name == "outage" and OUTAGE_SPAN[0] <= share < OUTAGE_SPAN[1]
+        begin, end = CITY_OUTAGE_SPAN if self.name == "storm-city" else OUTAGE_SPAN
+        return self.name in ("outage", "storm-city") and begin <= share < end
 
     def stuck(self, number: I32) -> Bool:
         """Which points stick from STUCK_FROM on; drawn by registry number: the same in every process."""
@@ -68,6 +91,12 @@ class Scenario:
             return np.zeros(len(number), bool)
         draw = np.random.default_rng((self.seed, 3)).random(int(number.max()) + 1)
         return np.asarray(draw[number] < STUCK_POINTS)
+
+    def stuck_of(self, number: I32, points: int) -> I32:
+        """storm-city: which of the points ``number`` of a city of ``points`` stick, ascending. None in others."""
+        count = max(CITY_STUCK_MIN, round(points * CITY_STUCK)) if self.name == "storm-city" else 0
+        chosen = np.random.default_rng((self.seed, 3)).permutation(number)[:count]
+        return np.sort(chosen).astype(np.int32)
 
 
 class Storm:

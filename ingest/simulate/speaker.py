@@ -22,6 +22,7 @@ import numpy as np
 from ingest.simulate.city_kinds import load_kinds
 from ingest.simulate.encode import MQTT_5, MQTT_311, PACKET_IDS
 from ingest.simulate.fleet import Fleet, choose, deal, load_fleet
+from ingest.simulate.night import outage_gateways, stuck_points
 from ingest.simulate.scenario import Scenario, ScenarioName
 from ingest.simulate.values import Values
 
@@ -111,6 +112,7 @@ def own_part(plan: Plan) -> Part:
     slot_of = np.zeros(len(whole.gateways), np.int64)
     slot_of[present] = np.arange(len(present)) * slots_n // max(1, len(present))
     kinds = load_kinds(Path(plan.city_dir))
+    stuck = stuck_points(whole, scenario)
     widths = Values(fleet, kinds, scenario, whole.box(), plan.hz)
     labels = fleet.point_id if plan.batch else fleet.topic
     label_length = np.array([len(label.encode()) for label in labels], np.int64)
@@ -122,10 +124,10 @@ def own_part(plan: Plan) -> Part:
     speaks_5 = np.random.default_rng((plan.seed, 6)).random(len(whole.gateways)) < plan.mqtt5_share
     return Part(
         fleet=fleet,
-        values=Values(fleet, kinds, scenario, whole.box(), plan.hz),
+        values=Values(fleet, kinds, scenario, whole.box(), plan.hz, stuck),
         scenario=scenario,
         slots=[present[slot_of[present] == s].tolist() for s in range(slots_n)],
-        silent=scenario.silent_gateways(len(whole.gateways)),
+        silent=outage_gateways(whole, scenario),
         version=[MQTT_5 if new else MQTT_311 for new in speaks_5.tolist()],
     )
 

@@ -50,8 +50,10 @@ class Values:
         scenario: Scenario,
         box: tuple[float, float, float, float],
         hz: float = 1.0,
+        stuck: I32 | None = None,
     ) -> None:
-        """``box`` is the whole city's (Fleet.box before any cut). Raises ValueError naming unknown kinds."""
+        """``box`` is the whole city's (Fleet.box before any cut); ``stuck`` numbers of points that stick, instead of
+        the scenario's own draw. Raises ValueError naming unknown kinds."""
         if unknown := sorted(set(fleet.kinds) - set(kinds)):
             raise ValueError(f"kinds without values: {', '.join(unknown)}")
         self._scenario = scenario
@@ -79,7 +81,8 @@ class Values:
         self._scale: F64 = np.power(10.0, self.decimals)
         self.whole_width: U8 = _whole_width(fleet.kind, self._low, self._top)
         self._wet = self._wet_rows(fleet, sims, own, box)
-        self._stuck = np.flatnonzero(scenario.stuck(fleet.number))
+        sticks = scenario.stuck(fleet.number) if stuck is None else np.isin(fleet.number, stuck)
+        self._stuck = np.flatnonzero(sticks)
         self._stuck_step = int(np.ceil(STUCK_FROM * scenario.seconds * hz))
         self._stuck_at: I64 = np.empty(0, np.int64)
         if len(self._stuck):
@@ -88,7 +91,7 @@ class Values:
     def _wet_rows(
         self, fleet: Fleet, sims: list[KindSim], own: F64, box: tuple[float, float, float, float]
     ) -> list[_Wet]:
-        if self._scenario.name != "storm":
+        if not self._scenario.rains:
             return []
         wet = []
         for form in sorted({sim.storm for sim in sims if sim.storm is not None}):

@@ -1,0 +1,42 @@
+# Sourced by test and faults: what tests need beside Python, from the distribution. Says loudly what is missing.
+
+yuzui_tools() {
+    PATH="$PATH:/usr/sbin:/usr/local/sbin:/sbin"
+    packages=""
+    command -v mosquitto >/dev/null 2>&1 && command -v mosquitto_pub >/dev/null 2>&1 \
+        || packages="$packages mosquitto mosquitto-clients"
+    command -v nats-server >/dev/null 2>&1 || packages="$packages nats-server"
+    command -v mkfs.xfs >/dev/null 2>&1 || packages="$packages xfsprogs"
+    command -v strace >/dev/null 2>&1 || packages="$packages strace"
+    ls /usr/lib/*/faketime/libfaketime.so.1 /usr/lib64/faketime/libfaketime.so.1 >/dev/null 2>&1 || packages="$packages libfaketime"
+    if [ -n "$packages" ] && command -v apt-get >/dev/null 2>&1; then
+        root=""
+        [ "$(id -u)" = 0 ] || root="sudo -n"
+        if $root true 2>/dev/null; then
+            yuzui_say "Installing from the distribution (a few MB):$packages"
+            export DEBIAN_FRONTEND=noninteractive
+            $root apt-get update -qq >/dev/null 2>&1 || true
+            # One by one: a distribution without one of them has the others.
+            for package in $packages; do
+                $root apt-get install -y -qq --no-install-recommends "$package" >/dev/null 2>&1 || true
+            done
+        fi
+    fi
+    missing=""
+    command -v mosquitto >/dev/null 2>&1 || missing="$missing mosquitto"
+    command -v nats-server >/dev/null 2>&1 || missing="$missing nats-server"
+    command -v mkfs.xfs >/dev/null 2>&1 || missing="$missing xfsprogs"
+    command -v strace >/dev/null 2>&1 || missing="$missing strace"
+    ls /usr/lib/*/faketime/libfaketime.so.1 /usr/lib64/faketime/libfaketime.so.1 >/dev/null 2>&1 || missing="$missing libfaketime"
+    [ "$(id -u)" = 0 ] || missing="$missing root"
+    [ -z "$missing" ] && return 0
+    yuzui_say "=================================================================================="
+    case " $missing " in *" mosquitto "*) yuzui_say "SKIPPED: everything that needs a real broker (mosquitto)." ;; esac
+    case " $missing " in *" nats-server "*) yuzui_say "SKIPPED: kills behind NATS (nats-server)." ;; esac
+    case " $missing " in *" xfsprogs "*) yuzui_say "SKIPPED: power cuts on XFS (xfsprogs)." ;; esac
+    case " $missing " in *" strace "*) yuzui_say "SKIPPED: the kernel's account of acknowledgements (strace)." ;; esac
+    case " $missing " in *" libfaketime "*) yuzui_say "SKIPPED: clocks that jump (libfaketime)." ;; esac
+    case " $missing " in *" root "*) yuzui_say "SKIPPED: power cuts, full and stalled disks, networks that go away (root)." ;; esac
+    yuzui_say "Install what is named in brackets with your system's package tool and run this again."
+    yuzui_say "=================================================================================="
+}

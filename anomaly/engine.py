@@ -36,7 +36,7 @@ from anomaly.rules.base import Assessed, Forecast, RowRule
 from anomaly.settings import CheckSettings, KindSettings
 from anomaly.state import State
 from anomaly.subjects import Subjects
-from storage.batch import F32, I64, U8, U32, US_PER_S, Bool, RawBatch, ReadingBatch
+from storage.batch import F32, F64, I32, I64, U8, U32, US_PER_S, Bool, RawBatch, ReadingBatch
 from storage.flags import DEVICE_SILENT, FAIL, GOOD, MISSING, NOT_EVALUATED, SUSPECT, bit, worst
 from storage.points import PointTable
 from storage.records import Gap
@@ -301,6 +301,15 @@ class Engine:
     def alerts_open(self) -> int:
         """Alerts firing now; safe to ask from another thread."""
         return sum(episode.level > 0 for episode in list(self.episodes.open.values()))
+
+    def remember(self, point: I32, time: I64, value: F64, device_flag: U8) -> None:
+        """The newest reading of points, where no snapshot is left: what is delivered again is then known as late.
+
+        All [n], one row a point; time µs since 1970 UTC, value NaN where missing. Checks begin unseen.
+        """
+        self.state["last_t"][point] = time
+        self.state["last_v"][point] = value
+        self.state["last_flag"][point] = device_flag
 
     def snapshot(self) -> tuple[dict[str, npt.NDArray[Any]], dict[str, Any]]:
         """Everything the next row's judgement depends on: copied arrays, and JSON-able meta."""

@@ -45,6 +45,7 @@ from storage import pointmap, query, snapshot
 from storage.growth import LakeNewer, refuse_newer
 from storage.hot import HotTier
 from storage.journal_reader import JournalReader
+from storage.latest import last_of_all
 from storage.lock import DataLock
 from storage.logs import ParquetLog
 from storage.points import PointTable
@@ -264,6 +265,8 @@ class App:
         kept = snapshot.load_newest(self.root / "snapshot")
         if kept is not None:
             self.engine.restore(kept.arrays, kept.meta)
+        else:
+            self._remember_last()
         snapshot_seq, effects_seq = kept.seq if kept else 0, self._outbox.judged_seq()
         # A journal that was lost must not begin again at numbers the lake already holds.
         known = max(snapshot_seq, self._hot_seq, effects_seq, self._quarantine.last, self._forecasts.last)
@@ -274,6 +277,18 @@ class App:
             effects_seq=effects_seq,
             journal_seq=self.committer.journal.last_seq,
         )
+
+    def _remember_last(self) -> None:
+        """Without a snapshot the lake knows each point's newest reading: what comes again must not count as new."""
+        newer = [(file.path, file.late) for file in self.hot.pending(self._main_seq)]
+        last = last_of_all(self.root, newer)
+        if last.num_rows:
+            time_us = last["time"].cast("int64").to_numpy()
+            columns = (last[name].to_numpy() for name in ("value", "device_flag"))
+            self.engine.remember(last["point"].to_numpy(), time_us, *columns)
+            log.warning(
+                "no snapshot is left: checks begin anew, %d points keep their place in time", last.num_rows
+            )
 
     def _make_engine(self, config: Config, points: PointTable) -> Engine:
         return Engine(

@@ -316,14 +316,19 @@ def _measure(
             ),
             progress,
         )
+        spoke_until = time.time() - report.seconds + options.seconds
         vitals = engine.quiet(report.sent)
         engine_cpu = engine.cpu_s() - cpu
         seen = probe.finish(CHILD_S_MAX)
+    engine_mb = engine.peak_mb()
+    if options.scenario == "storm-city":
+        # A city that has ended is silent, and soon called for.
+        keep_journal(engine.data, options.folder / "journal")
+        engine.stop()
     say("all sent; counting every reading in DuckDB against the simulator's ledger ...")
     found = verdict(engine.data, ledger)
     hooks = receiver.finish(CHILD_S_MAX)
-    engine_mb = engine.peak_mb()
-    storm = _night(options, engine, say) if options.scenario == "storm-city" else None
+    storm = _night(options, engine, spoke_until, say) if options.scenario == "storm-city" else None
     result = DemoResult(
         points=options.points, sent=found.sent, acked=found.acked, stored=found.stored, lost=found.lost,
         missing=found.missing, duplicates=found.duplicates, wrong=found.wrong, invented=found.invented,
@@ -343,13 +348,12 @@ def _measure(
     return result
 
 
-def _night(options: DemoOptions, engine: Engine, say: Say) -> NightFigures:
-    """The storm's verdict; the engine is stopped for it."""
+def _night(options: DemoOptions, engine: Engine, spoke_until: float, say: Say) -> NightFigures:
+    """The storm's verdict; the engine has ended."""
     say("judging the night again with an engine nobody killed ...")
     keep_journal(engine.data, options.folder / "journal")
-    engine.stop()
     course = Scenario(options.scenario, options.seed, options.seconds)
-    return night_figures(options.folder, engine.data, course, engine.killed_at)
+    return night_figures(options.folder, engine.data, course, spoke_until, engine.killed_at)
 
 
 def _number(value: float) -> float | None:

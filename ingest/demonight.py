@@ -23,6 +23,8 @@ from ingest.simulate.storm_ledger import StormVerdict, heard, storm_verdict
 STUCK_SHARE, STUCK_S_MIN = 0.15, 8.0
 """A sensor is stuck after this share of the run. Eight seconds the same to the digit do not happen to these kinds."""
 DEAD_SHARE, DEAD_S_MIN = 0.1, 6.0
+LAST_WORD_S = 3.0
+"""A gateway's last word before the end of a run is at most this old; no silence so short is found before it."""
 SNAPSHOT_SHARE = 0.2
 """A killed engine comes back from a snapshot and a tail, not from the whole journal."""
 
@@ -66,9 +68,12 @@ def free_port() -> int:
         return int(probe.getsockname()[1])
 
 
-def night_figures(folder: Path, data: Path, course: Scenario, killed_at: float | None) -> NightFigures:
+def night_figures(
+    folder: Path, data: Path, course: Scenario, spoke_until: float, killed_at: float | None
+) -> NightFigures:
     """Everything, from the files of a demo whose engine has ended.
 
+    spoke_until  seconds since 1970: the city's last reading
     killed_at  seconds since 1970; latencies are of events before it
     Raises OSError, ConfigFaults, JournalCut.
     """
@@ -77,7 +82,9 @@ def night_figures(folder: Path, data: Path, course: Scenario, killed_at: float |
     silent = np.flatnonzero(outage_gateways(whole, course))
     outages = {whole.gateways[code]: int((whole.gateway == code).sum()) for code in silent.tolist()}
     names = [whole.point_id[number] for number in ([] if stuck is None else stuck.tolist())]
-    told = storm_verdict(folder / "webhooks.jsonl", outages, names, killed_at)
+    told = storm_verdict(
+        folder / "webhooks.jsonl", outages, names, spoke_until_s=spoke_until - LAST_WORD_S, until_s=killed_at
+    )
     environment = {**os.environ, "YUZUI_DATA": str(data), "YUZUI_POINTS": str(folder / "points.parquet")}
     config = load(folder / "yuzui.toml", environment)
     _, came = heard(folder / "webhooks.jsonl")

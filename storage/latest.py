@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import os
 import re
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -129,6 +130,19 @@ def load_latest(root: Path) -> Latest:
         state.seq = int(named.group(1))
         return state
     return Latest()
+
+
+def last_of_all(root: Path, newer: Iterable[tuple[Path, bool]]) -> pa.Table:
+    """The last reading of every point as READINGS: the newest file's, and those of files of readings since.
+
+    newer  such files in journal order, and whether each holds late readings. Raises OSError or
+           pyarrow.ArrowException where one cannot be read.
+    """
+    state = load_latest(root)
+    for path, late in newer:
+        table = pq.ParquetFile(path, page_checksum_verification=True).read(use_threads=False)
+        state.fold(table.sort_by([("point", "ascending"), ("time", "ascending")]), late=late)
+    return state.table()
 
 
 class LatestFiles:

@@ -70,7 +70,11 @@ class Heard:
     @property
     def latency_s(self) -> float:
         """Since the event it tells of."""
-        return self.arrived - datetime.fromisoformat(self.said["at"]).timestamp()
+        return self.arrived - _seconds(self.said["at"])
+
+
+def _seconds(stamp: str) -> float:
+    return datetime.fromisoformat(stamp).timestamp()
 
 
 def heard(log_file: Path) -> tuple[int, dict[tuple[str, int], Heard]]:
@@ -88,16 +92,26 @@ def heard(log_file: Path) -> tuple[int, dict[tuple[str, int], Heard]]:
 
 
 def storm_verdict(
-    log_file: Path, outages: Mapping[str, int], stuck: Collection[str], until_s: float | None = None
+    log_file: Path,
+    outages: Mapping[str, int],
+    stuck: Collection[str],
+    *,
+    spoke_until_s: float,
+    until_s: float | None = None,
 ) -> StormVerdict:
-    """Count what a receiver's log holds.
+    """Count what a receiver's log holds. Times are seconds since 1970.
 
     outages  gateway → its points, of those that fell silent
     stuck    point ids that stuck
+    spoke_until_s  when the city fell silent because the run was over; silences from then on are not counted
     until_s  latencies of events before it only: a dead engine calls nobody; None takes all
     """
     calls, notifications = heard(log_file)
-    everything = [one for _, one in sorted(notifications.items(), key=lambda pair: pair[1].arrived)]
+    everything = [
+        one
+        for one in sorted(notifications.values(), key=lambda one: one.arrived)
+        if not (one.said["rule"] in SILENCES and _seconds(one.said["onset"]) >= spoke_until_s)
+    ]
     found = StormVerdict(calls=calls, notifications=len(everything), outages=len(outages), stuck=len(stuck))
     found.by_reason = dict(Counter(one.said["group"]["reason"] for one in everything))
     told = [one for one in everything if one.said["group"]["reason"] in STEPS]

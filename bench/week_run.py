@@ -7,12 +7,13 @@ eight o'clock" have an answer. At one reading a minute a rollup by the minute ha
 
 from __future__ import annotations
 
+import json
 import shutil
 import sys
 import time
 from datetime import datetime
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 import click
 import duckdb
@@ -34,7 +35,7 @@ from bench.week_questions import (
     same,
 )
 from storage.compact_plan import files_per_hour_bound
-from storage.query import REFRESH, connect
+from storage.query import REFRESH, connect, write_lake_sql
 from storage.rollups import hour_dir, minute_dir
 from storage.sealed import table_dir
 from storage.settings import CompactionSettings
@@ -51,21 +52,29 @@ LONG_S: Final = 3.0
 @click.option("--every", type=int, default=1, help="Every n-th point of the city only.")
 @click.option("--dir", "folder", type=click.Path(path_type=Path), default=SCRATCH, help="Scratch folder.")
 @click.option("--keep", is_flag=True, help="Leave the lake there.")
-def main(days: float, every: int, folder: Path, keep: bool) -> None:
+@click.option("--again", is_flag=True, help="Ask the lake that --keep left, of the same days and points.")
+def main(days: float, every: int, folder: Path, keep: bool, again: bool) -> None:
     """Make the week, ask, compare, save; exit 1 where two ways answer differently."""
     hours = round(days * 24)
     root = folder / "week"
-    shutil.rmtree(root, ignore_errors=True)
+    if not again:
+        shutil.rmtree(root, ignore_errors=True)
     folder.mkdir(parents=True, exist_ok=True)
     report = Report("week", {"days": days, "every": every})
     map_file = map_city(folder / "city", 60.0)
-    begin_us = (time.time_ns() // 1000 // HOUR_US - hours) * HOUR_US
+    made_file = folder / "week-made.json"
+    made: dict[str, Any] = json.loads(made_file.read_text()) if again else {}
+    end_us: int = made.get("end_us", time.time_ns() // 1000 // HOUR_US * HOUR_US)
+    begin_us = end_us - hours * HOUR_US
     city = CityHours(map_file, days, every, begin_us)
-    need = len(city) * 60 * hours * BYTES_A_READING * DISK_FREE
-    if shutil.disk_usage(folder).free < need:
-        raise click.ClickException(f"{folder}: less than {need / 1e9:.1f} GB free")
-    new_lake(root, map_file)
-    _generate(report, root, city, hours)
+    if not again:
+        _check_room(folder, len(city) * hours)
+        new_lake(root, map_file)
+        made = _generate(root, city, hours) | {"end_us": end_us}
+        made_file.write_text(json.dumps(made))
+    else:
+        write_lake_sql(root, TIME_ZONE, GRACE_S)
+    _sizes(report, root, len(city), hours, made)
     con = connect(root)
     begin, end = from_us(begin_us), from_us(begin_us + hours * HOUR_US)
     report.add(
@@ -87,7 +96,14 @@ def main(days: float, every: int, folder: Path, keep: bool) -> None:
         sys.exit("different answers: " + "; ".join(wrong))
 
 
-def _generate(report: Report, root: Path, city: CityHours, hours: int) -> None:
+def _check_room(folder: Path, point_hours: int) -> None:
+    need = point_hours * 60 * BYTES_A_READING * DISK_FREE
+    if shutil.disk_usage(folder).free < need:
+        raise click.ClickException(f"{folder}: less than {need / 1e9:.1f} GB free")
+
+
+def _generate(root: Path, city: CityHours, hours: int) -> dict[str, Any]:
+    """Rows made, and the wall and CPU seconds that took."""
     began, cpu = time.perf_counter(), time.process_time()
     layer = Layer(root)
 
@@ -97,11 +113,17 @@ def _generate(report: Report, root: Path, city: CityHours, hours: int) -> None:
 
     layer.fill(city, hours, say)
     print()
-    rows, wall = layer.rows, time.perf_counter() - began
-    how = (
-        f"{rows / wall / 1e6:.2f} Mrow/s, {(time.process_time() - cpu) / rows * 1e6:.2f} µs of CPU a reading"
-    )
-    report.add("readings", rows, "", how=f"{len(city):,} points × {hours} h × 60")
+    return {
+        "rows": layer.rows,
+        "wall_s": time.perf_counter() - began,
+        "cpu_s": time.process_time() - cpu,
+    }
+
+
+def _sizes(report: Report, root: Path, points: int, hours: int, made: dict[str, Any]) -> None:
+    rows, wall = made["rows"], made["wall_s"]
+    how = f"{rows / wall / 1e6:.2f} Mrow/s, {made['cpu_s'] / rows * 1e6:.2f} µs of CPU a reading"
+    report.add("readings", rows, "", how=f"{points:,} points × {hours} h × 60")
     report.add("made in", wall, "s", how=how)
     main = sorted(p for p in table_dir(root, late=False).glob("date=*/hour=*/*.parquet"))
     size = sum(p.stat().st_size for p in main)

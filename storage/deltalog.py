@@ -20,7 +20,8 @@ from storage.fsync import fsync_dir, fsync_file
 from storage.hashes import keep_hashes, root_of
 
 CHECKPOINT_EVERY: Final = 100
-"""Commits between checkpoints: replaying 100 entries costs a query 14 ms, 1,440 cost 126."""
+"""Commits between checkpoints: replaying 100 entries costs a query 14 ms, 1,440 cost 126. More often gains nothing: a
+query cannot choose, it reads every checkpoint of the last two hours (44 ms a refresh with 100, 46 with 30)."""
 
 _ENTRY = re.compile(r"(\d{20})\.json")
 _CHECKPOINT = re.compile(r"(\d{20})\.checkpoint\.parquet")

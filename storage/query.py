@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import glob
 import shutil
+from collections.abc import Iterable
 from importlib.resources import files
 from pathlib import Path
 from typing import Final
@@ -40,6 +41,8 @@ LISTS: Final = {
     **{name: name for name in ("points", *LOGS)},
 }
 """The lists of files in a snapshot, and which file without rows belongs to each."""
+HOUR_0: Final = 5_000_000_000
+"""Added to hours in lists: with it all of them, also those before 1970, have ten digits and compare as text."""
 EMPTY_LAST: Final = frozenset({"plain", "touched", "dirty", "latest_main", *ROLLUPS})
 
 
@@ -138,6 +141,9 @@ def _filled(lake: Path, side: Path, final: Path, time_zone: str, grace_s: float)
         ours = name.startswith(("hot", "latest")) or not (lake / name).exists()
         return side / name if ours else lake / name
 
+    found: dict[Path, list[str]] = {}
+    for name in (*LOGS, *ROLLUPS, "latest"):
+        found.setdefault(place(name).parent, []).append(name)
     again = f"run:  {REFRESH}"
     words = {
         "duckdb_tested": DUCKDB_TESTED,
@@ -152,7 +158,12 @@ def _filled(lake: Path, side: Path, final: Path, time_zone: str, grace_s: float)
         "hot_late": _path(lake, "/hot/late/"),
         "hot_list": _path(place(f"hot/{LIST_NAME}")),
         "latest": _path(place("latest"), "/"),
-        "latest_glob": _pattern(place("latest"), "????????????????????.parquet"),
+        "found": "\n          UNION ALL ".join(
+            f"SELECT file FROM glob({_pattern(folder, '*/*.parquet')}) WHERE {_in_folders(names)}"
+            for folder, names in found.items()
+        ),
+        "folder_cases": " ".join(f"WHEN '{name}' THEN {_path(place(name), '/')}" for name in LOGS),
+        "hour_0": str(HOUR_0),
         "points": _path(place("points.parquet")),
         "no_snapshot": _text(f"this session has no snapshot of the lake yet; {again}"),
         "too_old": _text(
@@ -171,18 +182,22 @@ def _filled(lake: Path, side: Path, final: Path, time_zone: str, grace_s: float)
     }
     for name in (*LOGS, *ROLLUPS):
         words[name] = _path(place(name), "/")
-        words[name + "_glob"] = _pattern(place(name), "*.parquet")
     text = (files("storage") / "sql" / "lake.sql").read_text(encoding="utf-8")
     for word, value in words.items():
         text = text.replace("{{" + word + "}}", value)
     return text
 
 
+def _in_folders(names: Iterable[str]) -> str:
+    return f"parse_filename(parse_dirpath(file)) IN ({', '.join(map(_text, names))})"
+
+
 def _list(name: str, empty: Path) -> str:
     """One list of files in the snapshot: a field of the struct."""
-    found = f"coalesce(list(f) FILTER (list = '{name}'), [])"
-    always = f"[{{path: {_path(empty)}, hour_min: -1000000000000, hour_max: 1000000000000}}]"
-    return f"{name}: " + (f"{found} || {always}" if name in EMPTY_LAST else f"{always} || {found}")
+    found = f"max(paths) FILTER (list = '{name}')"
+    always = f"'{'0' * 10}{'9' * 10}' || {_path(empty)}"
+    parts = (found, always) if name in EMPTY_LAST else (always, found)
+    return f"{name}: concat_ws(chr(10), {', '.join(parts)})"
 
 
 def connect(root: Path) -> duckdb.DuckDBPyConnection:

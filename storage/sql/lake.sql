@@ -20,15 +20,11 @@ SET TimeZone = {{time_zone}};
 -- seen twice (and shown once), never not at all; folders after both; the list of hot files when the query runs.
 -- Where another order could lead to a wrong answer it leads to an error that says to refresh again.
 CREATE OR REPLACE VIEW yuzui_now AS
-WITH line AS MATERIALIZED (
+WITH written AS MATERIALIZED (
     -- As text and not read_json: a tenth of the time over hundreds of small files.
-    SELECT late, version, json_transform(line, '{"add": {"path": "VARCHAR"}, "remove": {"path": "VARCHAR"},
-                                                 "txn": {"appId": "VARCHAR", "version": "BIGINT"}}') AS a
-    FROM (SELECT contains(filename, '/late/_delta_log/') AS late, CAST(parse_filename(filename, true) AS BIGINT) AS version,
-                 unnest(string_split(content, chr(10))) AS line
-          FROM read_text([{{late}} || '/_delta_log/????????????????????.json',
-                          {{readings}} || '/_delta_log/????????????????????.json']))
-    WHERE line <> ''
+    SELECT contains(filename, '/late/_delta_log/') AS late, CAST(parse_filename(filename, true) AS BIGINT) AS version, content
+    FROM read_text([{{late}} || '/_delta_log/????????????????????.json',
+                    {{readings}} || '/_delta_log/????????????????????.json'])
 ), checkpoint AS MATERIALIZED (
     SELECT contains(filename, '/late/_delta_log/') AS late, CAST(parse_filename(filename)[:20] AS BIGINT) AS version,
            "add".path AS path, txn."appId" AS app, txn.version AS seq
@@ -36,27 +32,36 @@ WITH line AS MATERIALIZED (
                        {{readings}} || '/_delta_log/????????????????????.checkpoint.parquet'], filename = true)
 ), base AS MATERIALIZED (
     SELECT late, max(version) AS version FROM checkpoint GROUP BY late
+), since AS MATERIALIZED (
+    SELECT written.*, written.version - base.version AS step
+    FROM written JOIN base USING (late) WHERE written.version > base.version AND content <> ''
+), whole AS MATERIALIZED (
+    -- Both tables are there, and the entries after each checkpoint without a hole.
+    SELECT (SELECT count(*) FROM base) = 2 AND coalesce(bool_and(entries = steps), true) AS whole
+    FROM (SELECT count(*) AS entries, max(step) AS steps FROM since GROUP BY late)
 ), entry AS MATERIALIZED (
-    SELECT late, line.version, a."add" IS NOT NULL AS lives, coalesce(a."add".path, a."remove".path) AS path,
-           a.txn."appId" AS app, a.txn.version AS seq, line.version - base.version AS step
-    FROM line JOIN base USING (late) WHERE line.version > base.version
+    SELECT late, a."add" IS NOT NULL AS lives, coalesce(a."add".path, a."remove".path) AS path,
+           a.txn."appId" AS app, a.txn.version AS seq, step
+    FROM (SELECT late, step, json_transform(line, '{"add": {"path": "VARCHAR"}, "remove": {"path": "VARCHAR"},
+                                                    "txn": {"appId": "VARCHAR", "version": "BIGINT"}}') AS a
+          FROM (SELECT late, step, unnest(string_split(content, chr(10))) AS line FROM since) WHERE line <> '')
     UNION ALL
-    SELECT late, version, true, path, app, seq, 0 FROM checkpoint JOIN base USING (late, version)
+    SELECT late, true, path, app, seq, 0 FROM checkpoint JOIN base USING (late, version)
 ), mark AS MATERIALIZED (
     SELECT coalesce(max(seq) FILTER (app = 'yuzui' AND NOT late), -1) AS main_seq,
            coalesce(max(seq) FILTER (app = 'yuzui' AND late), -1) AS late_seq,
            coalesce(max(seq) FILTER (app = 'yuzui-compact' AND NOT late), -1) AS compaction,
-           coalesce(max(seq) FILTER (app = 'yuzui-compact' AND late), -1) AS late_compaction,
-           -- Both tables there, and the entries after each checkpoint without a hole.
-           count(DISTINCT late) = 2
-               AND coalesce(max(step) FILTER (late) = count(DISTINCT step) FILTER (late AND step > 0), false)
-               AND coalesce(max(step) FILTER (NOT late) = count(DISTINCT step) FILTER (NOT late AND step > 0), false) AS whole
-    FROM entry
+           coalesce(max(seq) FILTER (app = 'yuzui-compact' AND late), -1) AS late_compaction
+    FROM entry WHERE app IS NOT NULL
 ), logged AS MATERIALIZED (
     -- date=YYYY-MM-DD/hour=HH/NAME.parquet
     SELECT late, path, epoch(CAST(path[6:15] AS DATE))::BIGINT // 3600 + CAST(path[22:23] AS INTEGER) AS hour
     FROM (SELECT late, url_decode(path) AS path, max_by(lives, step) AS lives FROM entry WHERE path IS NOT NULL GROUP BY ALL)
     WHERE lives
+), found AS MATERIALIZED (
+    -- All other files, by their folder.
+    SELECT parse_filename(parse_dirpath(file)) AS list, parse_filename(file) AS name
+    FROM ({{found}})
 ), hot AS MATERIALIZED (
     SELECT CASE
         WHEN h."last" IS NULL THEN error('the list of hot files is damaged: start the engine')
@@ -64,77 +69,72 @@ WITH line AS MATERIALIZED (
              OR (h."last" >= 0 AND h."last" < main_seq)
         THEN error('the log changed while it was read: refresh again')
         ELSE h END AS h, main_seq, late_seq, compaction, greatest(h."last", main_seq) AS reach
-    FROM mark, (SELECT json_transform(content, '{"sealed_main": "BIGINT", "sealed_late": "BIGINT", "last": "BIGINT",
+    FROM mark, whole, (SELECT json_transform(content, '{"sealed_main": "BIGINT", "sealed_late": "BIGINT", "last": "BIGINT",
                                                  "main": ["VARCHAR"], "late": ["VARCHAR"]}') AS h
                 FROM read_text({{hot_list}}))
 ), hot_name AS MATERIALIZED (
     -- FIRST-LAST-HOUR-HOUR.parquet; the hours are 1 and 0 where there is no row. unsealed: not yet in the Delta table.
-    SELECT late, file, CAST(n.last AS BIGINT) AS last, CAST(n.last AS BIGINT) > seq AS unsealed,
-           CAST(n.lo AS BIGINT) AS hour_min, CAST(n.hi AS BIGINT) AS hour_max
+    SELECT late, CASE WHEN late THEN {{hot_late}} ELSE {{hot_main}} END || file AS path, CAST(n.last AS BIGINT) AS last,
+           CAST(n.last AS BIGINT) > seq AS unsealed, CAST(n.lo AS BIGINT) AS hour_min, CAST(n.hi AS BIGINT) AS hour_max
     FROM (SELECT late, seq, file,
                  regexp_extract(file, '^\d{20}-(\d{20})-(-?\d+)-(-?\d+)\.parquet$', ['last', 'lo', 'hi']) AS n
           FROM (SELECT false AS late, main_seq AS seq, unnest(h.main) AS file FROM hot
                 UNION ALL SELECT true, late_seq, unnest(h.late) FROM hot))
-), late_file AS MATERIALIZED (
-    SELECT {{hot_late}} || file AS path, hour_min, hour_max FROM hot_name WHERE late AND unsealed
-    UNION ALL
-    SELECT {{late}} || '/' || path, hour, hour FROM logged WHERE late
-), hot_main AS MATERIALIZED (
-    SELECT {{hot_main}} || file AS path, hour_min, hour_max FROM hot_name WHERE NOT late AND unsealed
 ), spans AS MATERIALIZED (
-    SELECT (SELECT coalesce(list(DISTINCT {lo: hour_min, hi: hour_max}), []) FROM late_file) AS late,
-           (SELECT coalesce(list(DISTINCT {lo: hour_min, hi: hour_max}), []) FROM hot_main) AS hot
+    -- Hours of late and of hot files, each pair once.
+    SELECT coalesce(list(DISTINCT {lo: hour_min, hi: hour_max}) FILTER (late), []) AS of_late,
+           coalesce(list(DISTINCT {lo: hour_min, hi: hour_max}) FILTER (NOT late), []) AS of_hot
+    FROM (SELECT late, hour_min, hour_max FROM hot_name WHERE unsealed
+          UNION ALL SELECT late, hour, hour FROM logged WHERE late)
 ), rollup AS MATERIALIZED (
     -- {hour or day}-{number of its compaction}.parquet, of those committed.
-    SELECT hourly, CAST(nullif(n.span, '') AS BIGINT) AS span, CAST(nullif(n.number, '') AS BIGINT) AS number
-    FROM (SELECT contains(file, '/rollup_1h/') AS hourly,
-                 regexp_extract(parse_filename(file), '^(-?\d+)-(\d{20})\.parquet$', ['span', 'number']) AS n
-          FROM (FROM glob({{rollup_1m_glob}}) UNION ALL FROM glob({{rollup_1h_glob}})))
-    WHERE CAST(nullif(n.number, '') AS BIGINT) <= (SELECT compaction FROM mark)
-), day AS MATERIALIZED (
-    SELECT span AS day, max(number) AS number FROM rollup WHERE hourly GROUP BY span
+    SELECT hourly, CAST(nullif(n.span, '') AS BIGINT) AS span, max(CAST(nullif(n.number, '') AS BIGINT)) AS number
+    FROM (SELECT list = 'rollup_1h' AS hourly, regexp_extract(name, '^(-?\d+)-(\d{20})\.parquet$', ['span', 'number']) AS n
+          FROM found WHERE list IN ('rollup_1m', 'rollup_1h'))
+    WHERE CAST(nullif(n.number, '') AS BIGINT) <= (SELECT compaction FROM mark) GROUP BY ALL
 ), hour AS MATERIALIZED (
     -- sealed: it has readings in the main table. touched: a late file has rows of it. clean: compaction wrote all its
     -- files and nothing came since, so its rollups answer; number: of the newest by the minute.
     SELECT hour, sealed, touched, h.number,
            coalesce(compacted AND day.number >= h.number AND NOT touched AND NOT hot, false) AS clean
-    FROM (SELECT g.*, len([s FOR s IN spans.late IF s.lo <= hour AND s.hi >= hour]) > 0 AS touched,
-                 len([s FOR s IN spans.hot IF s.lo <= hour AND s.hi >= hour]) > 0 AS hot
+    FROM (SELECT g.*, len([s FOR s IN spans.of_late IF s.lo <= hour AND s.hi >= hour]) > 0 AS touched,
+                 len([s FOR s IN spans.of_hot IF s.lo <= hour AND s.hi >= hour]) > 0 AS hot
           FROM spans, (SELECT hour, bool_or(main) AS sealed, coalesce(bool_and(compacted), false) AS compacted, max(number) AS number
                        FROM (SELECT true AS main, hour, contains(path, '/c') AS compacted, NULL::BIGINT AS number
                              FROM logged WHERE NOT late
                              UNION ALL SELECT false, span, NULL, number FROM rollup WHERE NOT hourly)
                        GROUP BY hour) g) h
-    LEFT JOIN day ON day.day = (hour - (hour % 24 + 24) % 24) // 24
+    LEFT JOIN rollup day ON hourly AND span = (hour - (hour % 24 + 24) % 24) // 24
 ), latest AS MATERIALIZED (
-    SELECT max(file) AS file, coalesce(max(seq), -1) AS seq
-    FROM (SELECT parse_filename(file) AS file, CAST(parse_filename(file, true) AS BIGINT) AS seq FROM glob({{latest_glob}}))
+    SELECT max(name) AS name, coalesce(max(seq), -1) AS seq
+    FROM (SELECT name, TRY_CAST(parse_filename(name, true) AS BIGINT) AS seq FROM found WHERE list = 'latest')
     WHERE seq <= (SELECT reach FROM hot)
 ), main_file AS MATERIALIZED (
-    SELECT CASE WHEN len([s FOR s IN spans.late IF s.lo <= hour_max AND s.hi >= hour_min]) > 0 THEN 'touched' ELSE 'plain' END AS list,
+    SELECT CASE WHEN len([s FOR s IN spans.of_late IF s.lo <= hour_max AND s.hi >= hour_min]) > 0 THEN 'touched' ELSE 'plain' END AS list,
            path, hour_min, hour_max, true AS dirty
-    FROM hot_main, spans
+    FROM hot_name, spans WHERE NOT late AND unsealed
     UNION ALL
     SELECT CASE WHEN touched THEN 'touched' ELSE 'plain' END, {{readings}} || '/' || path, hour, hour, NOT clean
     FROM logged JOIN hour USING (hour) WHERE NOT late
 ), file AS (
     SELECT list, path, hour_min, hour_max FROM main_file
     UNION ALL SELECT 'dirty', path, hour_min, hour_max FROM main_file WHERE dirty AND list = 'plain'
-    UNION ALL SELECT 'late', path, hour_min, hour_max FROM late_file
+    UNION ALL SELECT 'late', path, hour_min, hour_max FROM hot_name WHERE late AND unsealed
+    UNION ALL SELECT 'late', {{late}} || '/' || path, hour, hour FROM logged WHERE late
     UNION ALL SELECT 'rollup_1m', {{rollup_1m}} || hour || '-' || lpad(number::VARCHAR, 20, '0') || '.parquet', hour, hour
               FROM hour WHERE clean OR NOT sealed
-    UNION ALL SELECT 'rollup_1h', {{rollup_1h}} || day || '-' || lpad(number::VARCHAR, 20, '0') || '.parquet', day * 24, day * 24 + 23
-              FROM day
-    UNION ALL SELECT 'latest_file', {{latest}} || file, 0, 0 FROM latest WHERE file IS NOT NULL
-    UNION ALL SELECT CASE WHEN late THEN 'latest_late' ELSE 'latest_main' END,
-                     CASE WHEN late THEN {{hot_late}} ELSE {{hot_main}} END || h.file, hour_min, hour_max
-              FROM hot_name h JOIN latest ON last > seq
+    UNION ALL SELECT 'rollup_1h', {{rollup_1h}} || span || '-' || lpad(number::VARCHAR, 20, '0') || '.parquet', span * 24, span * 24 + 23
+              FROM rollup WHERE hourly
+    UNION ALL SELECT 'latest_file', {{latest}} || name, 0, 0 FROM latest WHERE name IS NOT NULL
+    UNION ALL SELECT CASE WHEN late THEN 'latest_late' ELSE 'latest_main' END, path, hour_min, hour_max
+              FROM hot_name JOIN latest ON last > seq
+    UNION ALL SELECT list, CASE list {{folder_cases}} END || name, 0, 0 FROM found WHERE list NOT IN ('rollup_1m', 'rollup_1h', 'latest')
     UNION ALL SELECT 'points', {{points}}, 0, 0 FROM glob({{points}})
-    UNION ALL SELECT 'alerts', {{alerts}} || parse_filename(file), 0, 0 FROM glob({{alerts_glob}})
-    UNION ALL SELECT 'quarantine', {{quarantine}} || parse_filename(file), 0, 0 FROM glob({{quarantine_glob}})
-    UNION ALL SELECT 'forecasts', {{forecasts}} || parse_filename(file), 0, 0 FROM glob({{forecasts_glob}})
-    UNION ALL SELECT 'alert_log', {{alert_log}} || parse_filename(file), 0, 0 FROM glob({{alert_log_glob}})
-    UNION ALL SELECT 'folds', {{folds}} || parse_filename(file), 0, 0 FROM glob({{folds_glob}})
+), files AS MATERIALIZED (
+    -- A list is one text: for thousands of files a list of structs costs each refresh and each query many times more.
+    SELECT list, string_agg(lpad((hour_min + {{hour_0}})::VARCHAR, 10, '0') || lpad((hour_max + {{hour_0}})::VARCHAR, 10, '0')
+                            || path, chr(10)) AS paths
+    FROM file GROUP BY list
 )
 SELECT {
     taken_at: now(),
@@ -151,21 +151,23 @@ SELECT {
     -- in the others, a join always hashes the small side and prunes the large one.
     {{lists}}
 } AS snapshot
-FROM (SELECT list, {path: path, hour_min: hour_min, hour_max: hour_max} AS f FROM file);
+FROM files;
 
 {{refresh}}
 
--- The list of files a view may read. Decided once a query, before any row is read.
-CREATE OR REPLACE MACRO yuzui_files(files) AS CASE
+-- A list of files, one a line: its first hour and its last, ten digits each that count from {{hour_0}} hours before 1970, path.
+CREATE OR REPLACE MACRO yuzui_list(files) AS CASE
     WHEN getvariable('yuzui') IS NULL THEN error({{no_snapshot}})
     WHEN now() - CAST(getvariable('yuzui').taken_at AS TIMESTAMPTZ) > INTERVAL '{{grace_s}} seconds' THEN error({{too_old}})
-    ELSE [struct_extract(f, 'path') FOR f IN files] END;
+    ELSE string_split(files, chr(10)) END;
 
-CREATE OR REPLACE MACRO yuzui_files_between(files, since, until) AS CASE
-    WHEN len(yuzui_files(files)) = 0 THEN []
-    ELSE [struct_extract(f, 'path') FOR f IN files
-          IF struct_extract(f, 'hour_min') <= epoch(CAST(until AS TIMESTAMPTZ)) / 3600
-         AND struct_extract(f, 'hour_max') + 1 >= epoch(CAST(since AS TIMESTAMPTZ)) / 3600] END;
+-- The files a view may read. Decided once a query, before any row is read.
+CREATE OR REPLACE MACRO yuzui_files(files) AS [substring(f, 21) FOR f IN yuzui_list(files)];
+
+CREATE OR REPLACE MACRO yuzui_files_between(files, since, until) AS
+    [substring(f, 21) FOR f IN yuzui_list(files)
+     IF f < CAST(CAST(floor(epoch(CAST(until AS TIMESTAMPTZ)) / 3600) AS BIGINT) + {{hour_0}} + 1 AS VARCHAR)
+    AND substring(f, 11) >= CAST(CAST(ceil(epoch(CAST(since AS TIMESTAMPTZ)) / 3600) AS BIGINT) + {{hour_0}} - 1 AS VARCHAR)];
 
 -- The begin of the span of so many microseconds, counted from 1970, that a time lies in; also before 1970.
 CREATE OR REPLACE MACRO yuzui_begin(t, span) AS

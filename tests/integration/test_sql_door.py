@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import asyncio
 import io
 import json
 import os
+import signal
 import subprocess
 import sys
 import time
@@ -18,6 +20,7 @@ import pyarrow as pa
 import pyarrow.csv
 import pytest
 
+from ingest.sqldoor import Refused, _Session
 from ingest.sqldoor_rules import NotAllowed, check, macros_of
 from storage.hot import HotTier
 from storage.query import connect, write_lake_sql
@@ -180,7 +183,7 @@ ATTACKS = [
     "SELECT 1; SELECT 2", "SELECT 1; DROP VIEW readings", "BEGIN", "EXPLAIN ANALYZE SELECT 1", "PREPARE a AS SELECT 1",
     "VACUUM", "CHECKPOINT", "USE memory", "SELECT * FROM con", "SELECT * FROM nowhere", "SELEC 1",
     "", ";", "--", "\x00",
-    "FROM yuzui_between([{{path: '{data}/lake/points.parquet', hour_min: 0, hour_max: 0}}], '2026-01-01', now())",
+    "FROM yuzui_between('00000000009999999999{data}/lake/points.parquet', '2026-01-01', now())",
     "SELECT " + "(" * 20_000 + "1" + ")" * 20_000, "SELECT '" + "x" * 70_000 + "'",
     "SELECT " + "+".join(["1"] * 20_000), "SELECT " + "[" * 3000 + "]" * 3000,
 ]  # fmt: skip
@@ -207,7 +210,7 @@ def test_an_attack_is_refused_and_the_door_goes_on(door: DoorProcess, attack: st
         ("WITH RECURSIVE r(n) AS (SELECT 1 UNION ALL SELECT n + 1 FROM r) SELECT count(*) FROM r", 408),
         ("SELECT sum(sin(a.range * b.range)) FROM range(10000) a, range(100000000) b", 408),
         ("SELECT list(range) FROM range(1000000000)", 413),
-        ("SELECT repeat('x', 1000000000) || repeat('y', 1000000000)", 413),
+        ("SELECT repeat('x', 100000000) || repeat('y', 100000000)", 413),
         ("FROM range(1000000000)", 413),
         ("SELECT repeat('x', 1000) FROM range(500)", 413),
         ("SELECT string_agg(repeat('x', 10000)) FROM range(10000000)", 413),
@@ -233,6 +236,31 @@ def test_a_killed_session_is_replaced(door: DoorProcess) -> None:
     for pid in sessions:
         os.kill(pid, 9)
     until(lambda: door.ask("SELECT 1")[0] == 200, "a new session answers")
+
+
+def test_a_session_that_hears_nothing_is_killed_and_replaced(
+    door: DoorProcess, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Some work in DuckDB cannot be interrupted; a stopped process stands for it."""
+    monkeypatch.setenv("PYTHONPATH", str(ROOT))
+    limits = {"threads": 1, "memory_bytes": 1 << 27, "time_s_max": 2.0, "rows_max": 10, "bytes_max": 1000}
+    first = json.dumps({"root": str(door.data), "limits": limits}).encode()
+
+    async def course() -> None:
+        session = _Session(first, 30.0)
+        assert (await session.ask("SELECT 1", "json"))[0] == 200
+        deaf = session._process
+        assert deaf is not None
+        os.kill(deaf.pid, signal.SIGSTOP)
+        session._answer_s_max = 0.1
+        with pytest.raises(Refused, match="killed") as refused:
+            await session.ask("SELECT 1", "json")
+        assert (refused.value.status, deaf.returncode) == (408, -signal.SIGKILL)
+        session._answer_s_max = 30.0
+        assert (await session.ask("SELECT 1", "json"))[0] == 200
+        await session.kill()
+
+    asyncio.run(course())
 
 
 def test_more_statements_than_may_wait_are_told_to_come_again(door: DoorProcess) -> None:
@@ -341,7 +369,3 @@ def test_the_engine_opens_the_door_and_it_dies_with_the_engine(tmp_path: Path) -
     until(lambda: ask() == 200, "the engine's door answers")
     engine.kill()
     until(lambda: ask() == 0, "nobody listens any more")
-    engine.start()
-    until(lambda: ask() == 200, "it is open again")
-    engine.stop()
-    assert ask() == 0

@@ -6,6 +6,7 @@ import re
 from collections import defaultdict
 from collections.abc import Iterator
 from datetime import UTC, date, datetime, timedelta
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -120,6 +121,11 @@ class Night:
         """Compact what is over; how many hours were."""
         return len(finish(Compactor(self.root, AT_ONCE)))
 
+    @cached_property
+    def session(self) -> duckdb.DuckDBPyConnection:
+        """Of the night as it was when this was first asked for."""
+        return connect(self.root)
+
     def rolled(self, span: int) -> dict[tuple[int, int], tuple[Any, ...]]:
         """(point, begin) -> count, good, sum, min, max, first, last."""
         groups: dict[tuple[int, int], list[tuple[int, float, int]]] = defaultdict(list)
@@ -183,7 +189,7 @@ def same(found: list[tuple[Any, ...]], expected: list[tuple[Any, ...]]) -> None:
 
 @pytest.mark.parametrize(("view", "span"), [("rollup_1m", MINUTE), ("rollup_1h", HOUR)])
 def test_rollups_equal_brute_force(night: Night, view: str, span: int) -> None:
-    con = connect(night.root)
+    con = night.session
     query = f"""SELECT point, epoch_us(time), "count", good, "sum", "min", "max", "first", "last", bad_share, mean
                 FROM {view} ORDER BY point, time"""
     expected = [
@@ -198,13 +204,16 @@ def test_rollups_of_clean_hours_come_from_their_files_and_others_from_readings(t
     for _ in night.ranges(0, 3):
         night.seal()
     night.compact()
-    lists = """SELECT len(y.rollup_1m) - 1, len(y.rollup_1h) - 1, len(y.dirty) + len(y.touched) - 2, y.dirty_hours
+    lists = """SELECT len(yuzui_files(y.rollup_1m)) - 1, len(yuzui_files(y.rollup_1h)) - 1,
+                      len(yuzui_files(y.dirty)) + len(yuzui_files(y.touched)) - 2, y.dirty_hours
                FROM (SELECT getvariable('yuzui') y)"""
-    minutes, days, files, dirty = rows(connect(tmp_path), lists)[0]
+    con = connect(tmp_path)
+    minutes, days, files, dirty = rows(con, lists)[0]
     assert (minutes, days) == (2, 1)
     assert files == len(dirty) * 3
     night.write([], [(1, T0, 0.1)])
-    [(fewer, _, _, more)] = rows(connect(tmp_path), lists)
+    refresh(con, tmp_path)
+    [(fewer, _, _, more)] = rows(con, lists)
     assert (fewer, len(more)) == (minutes - 1, len(dirty) + 1)
 
 
@@ -240,7 +249,7 @@ def test_rollups_stay_when_an_hours_readings_are_gone(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("number", [1, 3])
 def test_history_equals_brute_force(night: Night, number: int) -> None:
-    con = connect(night.root)
+    con = night.session
     wanted = [0, 5, 11][:number]
     ids = repr([point_id(p) for p in wanted]) if number > 1 else repr(point_id(0))
     since, until = T0 + 37 * MINUTE, T0 + 271 * MINUTE + 5 * S
@@ -254,7 +263,7 @@ def test_history_equals_brute_force(night: Night, number: int) -> None:
 
 
 def test_values_at_is_the_last_value_within_the_look_back(night: Night) -> None:
-    con = connect(night.root)
+    con = night.session
     for moment, look_back in ((T0 + 150 * MINUTE + 13 * S, 60), (T0 + 20 * S, 60), (T0 + 290 * MINUTE, 3)):
         newest: dict[int, tuple[int, float, int]] = {}
         for (p, t), (v, flag) in sorted(night.truth.items()):
@@ -267,7 +276,7 @@ def test_values_at_is_the_last_value_within_the_look_back(night: Night) -> None:
 
 
 def test_district_hourly_weighs_all_good_readings_alike(night: Night) -> None:
-    con = connect(night.root)
+    con = night.session
     groups: dict[tuple[str, int], list[tuple[Any, ...]]] = defaultdict(list)
     for (p, t), r in night.rolled(HOUR).items():
         if kind_of(p) == "pm25" and T0 + HOUR <= t < T0 + 5 * HOUR:
@@ -285,7 +294,7 @@ def test_district_hourly_weighs_all_good_readings_alike(night: Night) -> None:
 
 
 def test_availability_counts_against_the_interval_and_names_the_silent(night: Night) -> None:
-    con = connect(night.root)
+    con = night.session
     received = {
         p: sum(1 for q, t in night.truth if q == p and T0 <= t < T0 + 4 * HOUR) for p in range(POINTS)
     }
@@ -323,7 +332,7 @@ def spans_of(night: Night, points: list[int], limit: float, since: int, until: i
 
 @pytest.mark.parametrize("which", ["'waterlogging'", "'waterlogging-09'", "['waterlogging-09', 'pm25']"])
 def test_exceedances_are_the_runs_of_readings_at_or_above_a_limit(night: Night, which: str) -> None:
-    con = connect(night.root)
+    con = night.session
     points = [
         p
         for p in range(POINTS)
@@ -341,7 +350,7 @@ def test_exceedances_are_the_runs_of_readings_at_or_above_a_limit(night: Night, 
 def test_rain_accumulated_is_the_sum_of_good_readings_to_the_minute(
     night: Night, first: int, last: int
 ) -> None:
-    con = connect(night.root)
+    con = night.session
     since, until = T0 + first * MINUTE, T0 + last * MINUTE
     sums: dict[int, float] = {}
     for (p, t), (v, flag) in night.truth.items():
@@ -377,7 +386,7 @@ def test_rain_since_begins_at_the_citys_last_full_hour(tmp_path: Path) -> None:
 
 
 def test_around_finds_points_by_distance_with_their_last_reading(night: Night) -> None:
-    con = connect(night.root)
+    con = night.session
     found = rows(con, "SELECT point_id, km, epoch_us(time) FROM around(104.0, 30.0, 3.5)")
     assert [f[0] for f in found] == [point_id(p) for p in range(4)]
     assert [round(f[1], 2) for f in found] == [0, 1, 2, 3]
@@ -395,14 +404,14 @@ def test_late_by_source_adds_up_what_compactions_counted(tmp_path: Path) -> None
         [(p, T0 + 3 * HOUR, 1.0) for p in (0, 1)], [(0, T0, 2.0), (0, T0 + 1, 3.0), (1, T0 + MINUTE, 4.0)]
     )
     night.seal()
-    assert rows(connect(tmp_path), "FROM late_by_source") == []
+    con = connect(tmp_path)
+    assert rows(con, "FROM late_by_source") == []
     assert night.compact() >= 1
-    found = rows(connect(tmp_path), "SELECT * FROM late_by_source ORDER BY source")
+    refresh(con, tmp_path)
+    found = rows(con, "SELECT * FROM late_by_source ORDER BY source")
     assert [(r[0], r[2], r[3]) for r in found] == [("source-0", 1, 1), ("source-1", 0, 1)]
     assert all(r[5] == r[3] / r[1] for r in found)
-    folded = rows(
-        connect(tmp_path), "SELECT hour, source, revised FROM folds WHERE revised > 0 ORDER BY source"
-    )
+    folded = rows(con, "SELECT hour, source, revised FROM folds WHERE revised > 0 ORDER BY source")
     assert folded == [(T0 // HOUR, "source-0", 1), (T0 // HOUR, "source-1", 1)]
 
 
@@ -419,7 +428,7 @@ def test_history_reads_few_row_groups_of_few_files(tmp_path: Path) -> None:
     city(tmp_path)
     hot = HotTier(tmp_path)
     write_lake_sql(tmp_path, "Asia/Shanghai", 7200)
-    hours, width = 6, 400_000
+    hours, width = 6, 200_000
     for hour in range(hours):
         part = batch(hour, [(p, T0 + hour * HOUR, 1.0) for p in range(POINTS)])
         part = part.take(np.arange(width) * POINTS // width)

@@ -21,7 +21,7 @@ from storage.flags import CHECK_BITS, FLAG_NAMES
 from storage.hot import HotTier, list_hot
 from storage.logs import ParquetLog
 from storage.pointmap import merge
-from storage.query import REFRESH, connect, refresh, write_lake_sql
+from storage.query import HOUR_0, REFRESH, connect, refresh, write_lake_sql
 from storage.schema import ALERTS, QUARANTINE
 from storage.sealed import Sealer, table_dir
 from storage.settings import SealedSettings
@@ -226,9 +226,11 @@ def test_hours_without_late_files_are_not_joined(root: Path) -> None:
         hot.write(k, k, batch(k, [(1, T0 + k * HOUR, 1.0)]), batch(k, [(1, T0, 2.0)] if k == 2 else []))
     Sealer(root, SETTINGS).seal(1)
     lists = (
-        connect(root).execute("SELECT s.plain, s.touched FROM (SELECT getvariable('yuzui') s)").fetchall()[0]
+        connect(root)
+        .execute("SELECT yuzui_list(s.plain), yuzui_list(s.touched) FROM (SELECT getvariable('yuzui') s)")
+        .fetchall()[0]
     )
-    hours = [sorted(f["hour_min"] - T0 // HOUR for f in files if "empty" not in f["path"]) for files in lists]
+    hours = [sorted(int(f[:10]) - HOUR_0 - T0 // HOUR for f in files if "empty" not in f) for files in lists]
     assert hours == [[1, 2], [0]]
 
 
@@ -375,7 +377,7 @@ def test_checkpoints_removes_and_other_writers_are_followed(
     con = connect(root)
     assert count(con) == 21
     files = con.execute(
-        "SELECT len(getvariable('yuzui').plain) + len(getvariable('yuzui').touched)"
+        "SELECT len(yuzui_files(getvariable('yuzui').plain)) + len(yuzui_files(getvariable('yuzui').touched))"
     ).fetchall()
     assert files == [(3,)], "one compacted file and the two that are always there"
     hot.write(7, 7, batch(7, [(1, T0 + 9 * S, 1.0)]), batch(7, []))

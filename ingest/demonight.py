@@ -13,6 +13,7 @@ from pathlib import Path
 
 import numpy as np
 
+from anomaly.alerts.outbox import Outbox
 from ingest.configfile import load
 from ingest.rejudge import Comparison, rejudged
 from ingest.simulate.fleet import load_fleet
@@ -22,7 +23,8 @@ from ingest.simulate.storm_ledger import StormVerdict, heard, storm_verdict
 
 STUCK_SHARE, STUCK_S_MIN = 0.15, 8.0
 """A sensor is stuck after this share of the run. Eight seconds the same to the digit do not happen to these kinds."""
-DEAD_SHARE, DEAD_S_MIN = 0.1, 6.0
+DEAD_SHARE, DEAD_S_MIN = 0.15, 6.0
+"""A point is dead after this share of the run: longer than a busy machine takes to bring a thousand gateways back."""
 LAST_WORD_S = 3.0
 """A gateway's last word before the end of a run is at most this old; no silence so short is found before it."""
 SNAPSHOT_SHARE = 0.2
@@ -31,8 +33,15 @@ SNAPSHOT_SHARE = 0.2
 
 @dataclass(frozen=True, slots=True)
 class NightFigures:
-    """What was told, and how it differs from an engine nobody killed. ``killed`` says whether this one was."""
+    """What was told, and how it differs from an engine nobody killed. ``killed`` says whether this one was.
 
+    flooded      alerts of levels; stuck_found: of the sensors that stuck, those an alert names
+    stuck_other  alerts of stuck sensors that did not stick
+    """
+
+    flooded: int
+    stuck_found: int
+    stuck_other: int
     told: StormVerdict
     against: Comparison
     killed: bool
@@ -40,7 +49,7 @@ class NightFigures:
     @property
     def well(self) -> bool:
         """Nobody was called twice, nothing was kept back, and a kill changed nothing."""
-        return self.told.well and self.against.same
+        return self.told.well and self.against.same and not self.stuck_other
 
 
 def quick_checks(seconds: float) -> str:
@@ -81,12 +90,21 @@ def night_figures(
     stuck = stuck_points(whole, course)
     silent = np.flatnonzero(outage_gateways(whole, course))
     outages = {whole.gateways[code]: int((whole.gateway == code).sum()) for code in silent.tolist()}
-    names = [whole.point_id[number] for number in ([] if stuck is None else stuck.tolist())]
+    names = {whole.point_id[number] for number in ([] if stuck is None else stuck.tolist())}
     told = storm_verdict(
-        folder / "webhooks.jsonl", outages, names, spoke_until_s=spoke_until - LAST_WORD_S, until_s=killed_at
+        folder / "webhooks.jsonl",
+        outages,
+        len(names),
+        spoke_until_s=spoke_until - LAST_WORD_S,
+        until_s=killed_at,
     )
     environment = {**os.environ, "YUZUI_DATA": str(data), "YUZUI_POINTS": str(folder / "points.parquet")}
     config = load(folder / "yuzui.toml", environment)
     _, came = heard(folder / "webhooks.jsonl")
+    (folder / "never-killed.db").unlink(missing_ok=True)
     against = rejudged(folder / "journal", data, config, folder / "never-killed.db", came.keys())
-    return NightFigures(told, against, killed_at is not None)
+    outbox = Outbox(data / "outbox.db")
+    found = {row[0] for row in outbox.rows("SELECT point_id FROM alert_event WHERE rule = 'stuck'")}
+    flooded = outbox.rows("SELECT count(DISTINCT id) FROM alert_event WHERE rule = 'level'")[0][0]
+    outbox.close()
+    return NightFigures(flooded, len(found & names), len(found - names), told, against, killed_at is not None)

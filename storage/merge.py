@@ -5,7 +5,9 @@ result goes.
 
 Rows are compared by one int64: point << 32 | µs since the hour began, which fit (an hour has 3.6e9 µs). Every file
 gives a piece as large as its share of all rows, so the pieces of all files end near the same point; rows below the
-least of these ends are complete and go out. So memory does not grow with the hour, nor with a single point in it.
+least of these ends are complete and go out, a span of bounded size at a time. So memory does not grow with the hour,
+nor with a single point in it. Pieces are larger than spans: a row that only waits takes a fraction of one being
+sorted, and calling a decoder costs as much as decoding some ten thousand rows.
 """
 
 from __future__ import annotations
@@ -16,7 +18,9 @@ from pathlib import Path
 from typing import Final
 
 import numpy as np
+import numpy.typing as npt
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from storage.batch import I32, I64
@@ -27,8 +31,10 @@ Source = tuple[Path, int]
 """A file and its number of rows."""
 
 ROW_BYTES: Final = 420
-"""Memory a row takes at most while it is merged, all copies of it included: pages, pieces, sorted rows. Measured, as
-the next two; the rows themselves have about 45."""
+"""Memory a row takes at most while its span is merged, all copies of it included. Measured, as the next three; the
+rows themselves have about 45."""
+AHEAD: Final = 4
+"""Rows are decoded so many spans ahead: decoded rows may take as much memory as the span that is merged."""
 FILE_BYTES: Final = 300_000
 """Memory of a file while it is open, whatever it holds: the state of a decoder for each column."""
 WRITER_BYTES: Final = 60_000_000
@@ -37,6 +43,8 @@ PIECE_ROWS_MIN: Final = 2_048
 """Smaller pieces cost more calls than they save bytes."""
 READ_BUFFER_BYTES: Final = 1 << 14
 """Of each column of each open file; without it whole column chunks are held."""
+_MARK_ROWS: Final = 128
+"""Where to end a span is found from one key in so many."""
 _END: Final = np.iinfo(np.int64).max
 
 
@@ -46,8 +54,12 @@ class InputDamaged(RuntimeError):  # noqa: N818 - says what happened
 
 @dataclass(frozen=True, slots=True)
 class _Taken:
-    rows: pa.Table
+    rows: list[pa.RecordBatch]
     key: I64
+
+    def points(self) -> list[I32]:
+        """The points of all rows, in arrays as they come."""
+        return [batch["point"].to_numpy() for batch in self.rows]
 
 
 class SortedFile:
@@ -64,7 +76,7 @@ class SortedFile:
         self._schema = schema
         self._begin_us = hour * US_PER_HOUR
         self.key: I64 = np.empty(0, np.int64)
-        self._rows: pa.Table | None = None
+        self._held: list[pa.RecordBatch] = []
         try:
             self._file = pq.ParquetFile(
                 path, page_checksum_verification=True, pre_buffer=False, buffer_size=READ_BUFFER_BYTES
@@ -79,7 +91,7 @@ class SortedFile:
     def load(self) -> None:
         """Decode one piece more, behind what is still held."""
         try:
-            piece = _as(self._schema, pa.Table.from_batches([next(self._batches)]))
+            piece = _as(self._schema, next(self._batches))
         except StopIteration:
             raise InputDamaged(f"{self._path}: {self._left} rows are missing") from None
         except (pa.ArrowException, OSError) as error:
@@ -92,7 +104,12 @@ class SortedFile:
         if len(key) and (key[0] < last[0] or bool(np.any(key[1:] < key[:-1])) or key[0] < 0):
             raise InputDamaged(f"{self._path}: not sorted by point and time")
         self.key = np.concatenate([self.key, key]) if len(self.key) else key
-        self._rows = piece if self._rows is None else pa.concat_tables([self._rows, piece])
+        self._held.append(piece)
+
+    @property
+    def low(self) -> bool:
+        """Little is held, and more is there."""
+        return not self.whole and len(self.key) < self.piece_rows // AHEAD
 
     @property
     def whole(self) -> bool:
@@ -107,11 +124,16 @@ class SortedFile:
     def take_below(self, key: int) -> _Taken | None:
         """The held rows below ``key``, removed from what is held; None for none."""
         count = len(self.key) if key == _END else int(np.searchsorted(self.key, key))
-        if count == 0 or self._rows is None:
+        if count == 0:
             return None
-        taken = _Taken(self._rows.slice(0, count), self.key[:count])
+        taken = _Taken([], self.key[:count])
         self.key = self.key[count:]
-        self._rows = self._rows.slice(count) if len(self.key) else None
+        while count:
+            batch = self._held.pop(0)
+            taken.rows.append(batch.slice(0, count))
+            if batch.num_rows > count:
+                self._held.insert(0, batch.slice(count))
+            count -= taken.rows[-1].num_rows
         return taken
 
     def close(self) -> None:
@@ -119,34 +141,26 @@ class SortedFile:
         self._file.close()
 
 
-def keys_of(table: pa.Table, begin_us: int) -> I64:
+def keys_of(rows: pa.RecordBatch | pa.Table, begin_us: int) -> I64:
     """int64 [rows]: ascending by point, then time, for rows of the hour that begins at ``begin_us``."""
-    keys: I64 = table["point"].to_numpy().astype(np.int64)
+    keys: I64 = rows["point"].to_numpy().astype(np.int64)
     keys <<= 32
-    keys += _micros(table)
+    time = rows["time"]
+    # A view costs nothing, a cast starts a kernel.
+    keys += (time.view(pa.int64()) if isinstance(time, pa.Array) else time.cast(pa.int64())).to_numpy()
     keys -= begin_us
     return keys
 
 
-def _micros(table: pa.Table) -> I64:
-    time = table["time"]
-    # A view costs nothing, a cast starts a kernel: there are some hundred pieces a second.
-    micros: I64 = (
-        time.chunk(0).view(pa.int64()) if time.num_chunks == 1 else time.cast(pa.int64())
-    ).to_numpy()
-    return micros
-
-
-def _as(schema: pa.Schema, piece: pa.Table) -> pa.Table:
+def _as(schema: pa.Schema, piece: pa.RecordBatch) -> pa.RecordBatch:
     if piece.schema.equals(schema):
         return piece
+    have = piece.schema.names
     columns = [
-        piece[field.name].cast(field.type)
-        if field.name in piece.column_names
-        else pa.nulls(piece.num_rows, field.type)
+        piece[field.name].cast(field.type) if field.name in have else pa.nulls(piece.num_rows, field.type)
         for field in schema
     ]
-    return pa.Table.from_arrays(columns, schema=schema)
+    return pa.RecordBatch.from_arrays(columns, schema=schema)
 
 
 def open_sorted(main: Sequence[Source], late: Sequence[Source], hour: int, memory_bytes: int) -> Opened:
@@ -156,11 +170,13 @@ def open_sorted(main: Sequence[Source], late: Sequence[Source], hour: int, memor
     stay_open = sum(rows > PIECE_ROWS_MIN for rows in counts)
     budget = max(memory_bytes - WRITER_BYTES - FILE_BYTES * stay_open, memory_bytes // 4) // ROW_BYTES
     total = max(sum(counts), 1)
-    opened = Opened([], [])
+    # Half of the memory for the span that is merged, half for what waits.
+    span = max(budget // 2, PIECE_ROWS_MIN)
+    opened = Opened([], [], span)
     try:
         for sources, files, schema in ((main, opened.main, READINGS), (late, opened.late, LATE)):
             for path, rows in sources:
-                piece = max(budget * rows // total, PIECE_ROWS_MIN)
+                piece = max(span * AHEAD * rows // total, PIECE_ROWS_MIN)
                 files.append(SortedFile(path, hour, piece, schema))
     except InputDamaged:
         opened.close()
@@ -170,10 +186,11 @@ def open_sorted(main: Sequence[Source], late: Sequence[Source], hour: int, memor
 
 @dataclass(slots=True)
 class Opened:
-    """The files of one merge."""
+    """The files of one merge; at most ``span_rows`` rows are merged at once."""
 
     main: list[SortedFile]
     late: list[SortedFile]
+    span_rows: int
 
     def close(self) -> None:
         """Close them all."""
@@ -207,13 +224,17 @@ def pieces(opened: Opened) -> Iterator[Piece]:
     while live:
         for file in live:
             # A rest of a few rows would end the span soon after it began.
-            if not file.whole and len(file.key) < file.piece_rows // 2:
+            if file.low:
                 file.load()
-        below = min(f.end for f in live)
+        end = min(f.end for f in live)
+        below = _cut(live, end, opened.span_rows)
         taken = {id(f): rows for f in live if (rows := f.take_below(below)) is not None}
         if taken:
             compacted = [
-                taken[id(f)].rows["point"].to_numpy() for f in opened.main if f.compacted and id(f) in taken
+                point
+                for f in opened.main
+                if f.compacted and id(f) in taken
+                for point in taken[id(f)].points()
             ]
             yield Piece(
                 _sorted([taken[id(f)] for f in opened.main if id(f) in taken], READINGS),
@@ -223,25 +244,52 @@ def pieces(opened: Opened) -> Iterator[Piece]:
         else:
             # The piece of some file is a single key, of which more rows may follow.
             for file in live:
-                if file.end == below:
+                if file.end == end:
                     file.load()
         live = [f for f in live if not f.whole or len(f.key)]
+
+
+def _cut(live: list[SortedFile], end: int, rows: int) -> int:
+    """The key below which at most ``rows`` held rows lie, or ``end`` if that comes first."""
+    marks = np.concatenate([file.key[::_MARK_ROWS] for file in live])
+    marks = marks[marks < end]
+    nth = max(rows // _MARK_ROWS, 1)
+    if len(marks) <= nth:
+        return end
+    marks.partition(nth)
+    # Rows of a single key are never cut, however many they are.
+    return int(marks[nth]) if marks[nth] > marks[:nth].min() else end
 
 
 def _sorted(parts: list[_Taken], schema: pa.Schema) -> pa.Table:
     if not parts:
         return schema.empty_table()
+    batches = [batch for part in parts for batch in part.rows]
     late = schema is LATE
     if len(parts) == 1 and not late:
-        return parts[0].rows
-    table = pa.concat_tables([part.rows for part in parts]).combine_chunks()
+        return pa.Table.from_batches(batches)
+    rows = pa.concat_batches(batches)
     key = np.concatenate([part.key for part in parts])
-    # numpy's stable sort merges the runs it finds, and each file is one: 9 ms for a million rows.
-    order = np.lexsort((table["pos"].to_numpy(), key)) if late else np.argsort(key, kind="stable")
+    order = np.lexsort((rows["pos"].to_numpy(), key)) if late else _order(rows["point"].to_numpy(), key)
+    taken = pc.take(rows, pa.array(order), boundscheck=False)
+    return pa.Table.from_batches([taken])
+
+
+def _order(point: I32, key: I64) -> npt.NDArray[np.intp]:
+    """Positions that sort ``key``, of which no two may be equal; ``point`` is its upper half."""
+    least = int(point.min())
+    if int(point.max()) - least < 1 << 16:
+        # One file after the other a point's time grows, nearly always: then a counting sort by point does.
+        order = np.argsort((point - least).astype(np.uint16), kind="stable")
+        ordered = key[order]
+        if bool(np.all(ordered[1:] > ordered[:-1])):
+            return order
+    # numpy's stable sort merges the runs it finds, and each file is one.
+    order = np.argsort(key, kind="stable")
     ordered = key[order]
-    if not late and bool(np.any(ordered[1:] == ordered[:-1])):
+    if bool(np.any(ordered[1:] == ordered[:-1])):
         raise ValueError("the same point and time stand in main twice")
-    return table.take(pa.array(order))
+    return order
 
 
 def _hour_begin(table: pa.Table) -> int:

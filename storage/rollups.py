@@ -211,8 +211,8 @@ class HourRollup:
         if len(point) == 0:
             return
         # The last minute may go on in the next rows: it is summed when it is whole.
-        same = (point == point[-1]) & (time // US_PER_MINUTE == time[-1] // US_PER_MINUTE)
-        end = int(np.argmax(same))
+        end = int(np.searchsorted(point, point[-1]))
+        end += int(np.searchsorted(time[end:], time[-1] - time[-1] % US_PER_MINUTE))
         self._held = (point[end:], time[end:], value[end:], flag[end:])
         self._take(of_readings(point[:end], time[:end], value[:end], flag[:end]))
 

@@ -21,6 +21,7 @@ from typing import Final
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from deltalake import DeltaTable, Schema
 from deltalake.transaction import AddAction
@@ -364,4 +365,4 @@ def _sorted_ranges(files: list[HotFile], late: bool) -> Iterator[pa.Table]:
             order = point_time_order(
                 table["point"].to_numpy(), table["time"].cast(pa.int64()).to_numpy(), late=late
             )
-            yield table.take(pa.array(order))
+            yield pc.take(table, pa.array(order), boundscheck=False)

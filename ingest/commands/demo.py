@@ -50,6 +50,7 @@ def city_folder() -> Path:
     default="storm",
     show_default=True,
     type=click.Choice(["steady", "storm", "outage", "stuck", "storm-city"]),
+    help="storm-city: a storm, 400 stuck sensors and 3 dead gateways at once; the whole city wants 120 seconds.",
 )
 @click.option(
     "--kill-at",
@@ -156,9 +157,9 @@ def _summary(console: Any, result: DemoResult, home: Path) -> None:
 def _night(console: Any, night: NightFigures) -> None:
     told, against = night.told, night.against
     console.print(
-        f"  people: {told.notifications} notifications for {told.flood_points:,} flooded points in {told.storm_groups} "
-        f"groups, {told.stuck} stuck sensors and {told.outages} outages; called twice for the same "
-        f"{told.steps_repeated}, outages named once {told.outages_once}; p99 {told.p99_s} s"
+        f"  people: {told.notifications} notifications for {night.flooded:,} flooded points in {told.storm_groups} "
+        f"groups, {night.stuck_found} of {told.stuck} stuck sensors and {told.outages} outages; "
+        f"called twice for the same {told.steps_repeated}, outages named once {told.outages_once}; p99 {told.p99_s} s"
     )
     console.print(
         f"  against an engine nobody killed: {against.alerts} alerts, {against.lost} lost, {against.invented} made up; "

@@ -28,12 +28,11 @@ class StormVerdict:
 
     by_reason       all of them, by why they were sent
     storm_groups    groups of events by place that people were called for
-    flood_points    members those groups had in the end, merged ones in their new group
+    flood_points    members those groups had when people last heard of them, merged ones in their new group
     steps_repeated  calls beyond one for a group, kind and severity: must be 0
     outages         gateways that fell silent; outages_once: of those, named by exactly one call with its own points
     outages_other   gateways called for that had not fallen silent
-    stuck           sensors that stuck; stuck_groups: groups of stuck sensors people were called for, stuck_told their
-                    members in the end
+    stuck           sensors that stuck; stuck_groups: groups of stuck sensors people were called for
     p50_s, p99_s    from the reading to the arrival of the call, silences apart; None without any
     """
 
@@ -48,7 +47,6 @@ class StormVerdict:
     outages_other: int = 0
     stuck: int = 0
     stuck_groups: int = 0
-    stuck_told: int = 0
     p50_s: float | None = None
     p99_s: float | None = None
     max_s: float | None = None
@@ -94,7 +92,7 @@ def heard(log_file: Path) -> tuple[int, dict[tuple[str, int], Heard]]:
 def storm_verdict(
     log_file: Path,
     outages: Mapping[str, int],
-    stuck: Collection[str],
+    stuck: int,
     *,
     spoke_until_s: float,
     until_s: float | None = None,
@@ -102,7 +100,7 @@ def storm_verdict(
     """Count what a receiver's log holds. Times are seconds since 1970.
 
     outages  gateway → its points, of those that fell silent
-    stuck    point ids that stuck
+    stuck    sensors that stuck
     spoke_until_s  when the city fell silent because the run was over; silences from then on are not counted
     until_s  latencies of events before it only: a dead engine calls nobody; None takes all
     """
@@ -112,7 +110,7 @@ def storm_verdict(
         for one in sorted(notifications.values(), key=lambda one: one.arrived)
         if not (one.said["rule"] in SILENCES and _seconds(one.said["onset"]) >= spoke_until_s)
     ]
-    found = StormVerdict(calls=calls, notifications=len(everything), outages=len(outages), stuck=len(stuck))
+    found = StormVerdict(calls=calls, notifications=len(everything), outages=len(outages), stuck=stuck)
     found.by_reason = dict(Counter(one.said["group"]["reason"] for one in everything))
     told = [one for one in everything if one.said["group"]["reason"] in STEPS]
     steps = Counter((one.said["id"], one.said["kind"], one.said["severity_now"]) for one in told)
@@ -124,7 +122,7 @@ def storm_verdict(
     found.flood_points = sum(last[group]["members"] for group in storms if not last[group]["merged_into"])
     _outages(found, told, outages)
     sticking = {one.said["id"] for one in told if one.said["rule"] == "stuck"}
-    found.stuck_groups, found.stuck_told = len(sticking), sum(last[group]["members"] for group in sticking)
+    found.stuck_groups = len(sticking)
     waited = [
         one.latency_s
         for one in told

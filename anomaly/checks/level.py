@@ -14,6 +14,7 @@ from storage.flags import GOOD
 LEVELS = 4
 _HIGHEST = np.array([mask.bit_length() for mask in range(1 << LEVELS)], np.uint8)
 """From the mask of entered levels to the class: the highest of them."""
+_BIT = np.uint8(1) << np.arange(LEVELS, dtype=np.uint8)[:, None]
 
 
 def level(rows: Rows, limits: Arrays, state: Arrays) -> U8:
@@ -57,6 +58,12 @@ def _masks(point: np.ndarray, signed: np.ndarray, start: Bool, limits: Arrays, s
     mask = np.zeros(len(point), np.uint8)
     before = state["level_mask"][point]
     gap = limits["level_gap"][point]
+    if start.all():
+        enter = limits["level"][:, point]
+        entered = signed >= enter
+        known = entered | ~(signed < enter - gap) & ((before & _BIT) != 0)
+        found: U8 = (known * _BIT).sum(axis=0, dtype=np.uint8)
+        return found
     for k in range(LEVELS):
         enter = limits["level"][k][point]
         entered = signed >= enter

@@ -97,6 +97,8 @@ class Rows:
         """Rows already grouped by point; predecessors from the row before or from ``state``."""
         start, first = segments(point)
         at = point.astype(np.intp)
+        if len(first) == len(at):
+            return Rows(at, time, value, start, first, state["believed_t"][at], state["believed_v"][at])
         points = at[first]
         return Rows(
             at,
@@ -124,6 +126,10 @@ class Rows:
 
     def believe(self, state: Arrays) -> None:
         """Keep each point's last row as the predecessor of its next one."""
+        if self.single:
+            state["believed_t"][self.point] = self.time
+            state["believed_v"][self.point] = self.value
+            return
         last = self.last
         points = self.point[last]
         state["believed_t"][points] = self.time[last]

@@ -51,15 +51,16 @@ def score(rows: Rows, sound: Bool, state: Arrays, compiled: bool = one.IS_COMPIL
     low, high = int(local.min()) // HOUR_US, int(local.max()) // HOUR_US
     hour = np.full(1, low % one.HOURS) if low == high else local // HOUR_US % one.HOURS
     # -0.0 becomes 0.0: equal numbers shall have equal bits.
-    value = np.clip(rows.value, -VALUE_MAX, VALUE_MAX) + 0.0
+    value = np.minimum(np.maximum(rows.value, -VALUE_MAX), VALUE_MAX) + 0.0
     found = np.zeros(len(rows))
     batch = _Batch(rows, value, hour, sound, state, found)
-    length = np.diff(rows.first, append=len(rows))
-    at = rows.point[rows.first]
+    length = np.ones(len(rows), np.intp) if rows.single else np.diff(rows.first, append=len(rows))
+    at = rows.point if rows.single else rows.point[rows.first]
     if compiled:
         known = batch.numbers.reshape(-1, order="F")
         hours, seen = batch.hours.reshape(-1), batch.seen.reshape(-1)
-        one.courses(at, rows.first, length, known, hours, seen, rows.time, value, sound, hour, found)
+        room = np.empty(one.BLOCK, np.int64), np.empty(one.COLUMNS * one.BLOCK)
+        one.courses(at, rows.first, length, known, hours, seen, rows.time, value, sound, hour, found, *room)
     else:
         for begin in range(0, len(at), CHUNK):
             of = slice(begin, begin + CHUNK)
@@ -111,7 +112,9 @@ class _Batch:
         hours, seen = self.hours[:, point].tolist(), self.seen[:, point].tolist()
         time, value, sound = (column[span].tolist() for column in (self._time, self._value, self._sound))
         hour = self._hour.tolist() if len(self._hour) == 1 else self._hour[span].tolist()
-        one.plain_courses()([0], [0], [len(found)], numbers, hours, seen, time, value, sound, hour, found)
+        one.plain_courses()(
+            [0], [0], [len(found)], numbers, hours, seen, time, value, sound, hour, found, [], []
+        )
         self._found[span], known[:] = found, numbers
         self.hours[:, point], self.seen[:, point] = hours, seen
 

@@ -22,7 +22,7 @@ def spike(rows: Rows, limits: Arrays, state: Arrays) -> U8:
     classes = np.zeros(len(rows), np.uint8)
     limit = limits["spike_max"]
     far = np.abs(rows.value - rows.previous_value) > limit[rows.point]
-    points = rows.point[rows.first]
+    points = rows.point if rows.single else rows.point[rows.first]
     held = state["spike_base"][points]
     standing = ~np.isnan(held)
     if not (standing.any() or far.any()):

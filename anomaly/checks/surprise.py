@@ -67,8 +67,8 @@ RESEED_US: Final = 6 * 3600 * 1e6
 """Readings in doubt are not learned from. After this long without a sound one what is in doubt is the new normal, and
 the baselines begin again with it."""
 HOURS: Final = 24
-TOUCHED: Final = 128
-"""Points whose memory is fetched ahead."""
+BLOCK: Final = 64
+"""Points whose numbers stand as columns while the formulas run: 10 KB, within the first-level cache."""
 SOUND: Final = 0.0
 THAWED: Final = -1.0
 """Of FROZEN, else a time: not in doubt; in doubt for longer than RESEED_US, learning again."""
@@ -92,6 +92,8 @@ THAWED: Final = -1.0
     FROZEN,  # since when in doubt, µs
     NUMBERS,
 ) = range(17)
+X, NOW, MEAN, VISITS, COLUMNS = range(NUMBERS, NUMBERS + 5)
+"""What stands beside them in a block: the reading, its time, its hour's mean and number of readings."""
 
 FIELDS: Final = (
     Field("score", "f8", 0.0, (NUMBERS,), side_by_side=True),
@@ -107,110 +109,118 @@ def _as_it_stands(function: Callable[..., Any]) -> Callable[..., Any]:
 
 
 try:
-    # Not a dependency: without it the same functions run as they stand.
-    compiled: Callable[[Callable[..., Any]], Callable[..., Any]] = import_module("numba").njit(
-        cache=True, nogil=True
+    # Not a dependency: without it the same functions run as they stand. No divisor can be 0, so that none is looked
+    # at ("numpy"), and what is inlined: else the loop over columns would not become vector instructions.
+    _njit = import_module("numba").njit
+    compiled: Callable[[Callable[..., Any]], Callable[..., Any]] = _njit(
+        cache=True, nogil=True, error_model="numpy"
+    )
+    inlined: Callable[[Callable[..., Any]], Callable[..., Any]] = _njit(
+        nogil=True, error_model="numpy", forceinline=True
     )
     IS_COMPILED = True
 except ImportError:
-    compiled, IS_COMPILED = _as_it_stands, False
+    compiled, inlined, IS_COMPILED = _as_it_stands, _as_it_stands, False
 
 
-@compiled
+@inlined
 def pace_of(n: float, interval: float, passed_s: float) -> tuple[float, float]:
     """The learned interval after a step of ``passed_s``, and that step in beats."""
-    if n == 0.0:
-        return 0.0, 1.0
-    if n == 1.0:
-        interval = passed_s
-    elif passed_s > interval:
-        interval = interval + INTERVAL_RATE * interval
-    elif passed_s < interval:
-        interval = interval - INTERVAL_RATE * interval
-    return interval, min(passed_s / max(interval, BEAT_S_MIN), BEATS_MAX)
+    change = INTERVAL_RATE * interval
+    after = interval + change if passed_s > interval else interval
+    after = interval - change if passed_s < interval else after
+    after = passed_s if n == 1.0 else after
+    after = 0.0 if n == 0.0 else after
+    beats = min(passed_s / max(after, BEAT_S_MIN), BEATS_MAX)
+    return after, 1.0 if n == 0.0 else beats
 
 
-@compiled
+@inlined
 def tail_of(distance: float, tail: float, excess: float, rate: float) -> tuple[float, float, float]:
     """-ln of how rare a distance is beyond the point's own tail, 0 within it; tail and mean excess after it."""
-    nats = 0.0
     scale = max(tail, TAIL_MIN)
     beyond = distance - tail
-    if beyond > 0.0:
-        nats = TAIL_NATS + beyond / max(excess, EXCESS_FLOOR * scale)
-        tail = tail + rate * scale * TAIL
-    else:
-        tail = tail + rate * scale * (TAIL - 1.0)
+    nats = TAIL_NATS + beyond / max(excess, EXCESS_FLOOR * scale)
+    nats = nats if beyond > 0.0 else 0.0
+    tail = tail + rate * scale * (TAIL if beyond > 0.0 else TAIL - 1.0)
     beyond = distance - tail
-    if beyond > 0.0:
-        more = excess + (min(beyond, EXCESS_CLIP * excess) - excess) * EXCESS_RATE
-        excess = beyond if excess == 0.0 else more
-    return nats, tail, excess
+    more = excess + (min(beyond, EXCESS_CLIP * excess) - excess) * EXCESS_RATE
+    more = beyond if excess == 0.0 else more
+    return nats, tail, more if beyond > 0.0 else excess
 
 
-@compiled
+@inlined
 def clipped(distance: float, most: float) -> float:
     """``distance``, at most ``most`` either way."""
     return max(min(distance, most), -most)
 
 
-@compiled
+@inlined
 def turn(
-    known: MutableSequence[float], at: int, x: float, passed_s: float, mean: float, visits: int, learns: bool
+    known: MutableSequence[float],
+    at: int,
+    apart: int,
+    x: float,
+    passed_s: float,
+    mean: float,
+    visits: float,
+    learns: bool,
 ) -> tuple[float, float]:
     """One reading: its surprise (0 where the gate holds it), and its hour's mean after it.
 
-    known   the point's numbers begin at ``at``; they move on in place if the reading is learned from
+    known   the point's numbers stand at ``at``, ``at + apart`` ...; they move on in place if it is learned from
     mean, visits  of its hour before it
     """
-    n, level, low, high = known[at + N], known[at + LEVEL], known[at + LOW], known[at + HIGH]
-    if n == 0.0:
-        level, low, high = x, x, x
-    interval, beats = pace_of(n, known[at + INTERVAL], passed_s)
+    n, level = known[at + N * apart], known[at + LEVEL * apart]
+    low, high = known[at + LOW * apart], known[at + HIGH * apart]
+    off_var, step_var = known[at + OFF_VAR * apart], known[at + STEP_VAR * apart]
+    off_before, drift_before = known[at + OFF * apart], known[at + DRIFT * apart]
+    tail_1, excess_1 = known[at + TAIL_1 * apart], known[at + EXCESS_1 * apart]
+    tail_2, excess_2 = known[at + TAIL_2 * apart], known[at + EXCESS_2 * apart]
+    interval, gate = known[at + INTERVAL * apart], known[at + GATE * apart]
+    new, settled, clips = n == 0.0, visits >= HOUR_SEEN_MIN, n >= CLIP_FROM
+    level, low, high = x if new else level, x if new else low, x if new else high
+    interval, beats = pace_of(n, interval, passed_s)
     burn = 1.0 / (n + 1.0)
     span, over = high - low, max(x - high, low - x)
     low, high = min(low, x), max(high, x)
     floor = SPREAD_FLOOR * (high - low) + TINY
 
-    settled = visits >= HOUR_SEEN_MIN
     off = x - (mean if settled else level)
-    step = off - known[at + OFF]
-    off_sd = max(math.sqrt(known[at + OFF_VAR]), floor)
-    step_sd = max(math.sqrt(known[at + STEP_VAR]), floor)
+    step = off - off_before
+    off_sd, step_sd = max(math.sqrt(off_var), floor), max(math.sqrt(step_var), floor)
     z = clipped(off / off_sd, Z_MAX)
     z_step = min(abs(step) / step_sd, Z_MAX)
-    drift = known[at + DRIFT] + min(DRIFT_RATE * beats, DRIFT_RATE_MAX) * (
-        clipped(z, DRIFT_CLIP) - known[at + DRIFT]
-    )
+    drift = drift_before + min(DRIFT_RATE * beats, DRIFT_RATE_MAX) * (clipped(z, DRIFT_CLIP) - drift_before)
 
     rate = max(TAIL_RATE * beats, burn)
-    apart = (1.0 - STEP_WEIGHT) * abs(z) + STEP_WEIGHT * z_step
-    surprise, tail_1, excess_1 = tail_of(apart, known[at + TAIL_1], known[at + EXCESS_1], rate)
-    other, tail_2, excess_2 = tail_of(abs(drift), known[at + TAIL_2], known[at + EXCESS_2], rate)
+    distance = (1.0 - STEP_WEIGHT) * abs(z) + STEP_WEIGHT * z_step
+    surprise, tail_1, excess_1 = tail_of(distance, tail_1, excess_1, rate)
+    other, tail_2, excess_2 = tail_of(abs(drift), tail_2, excess_2, rate)
     surprise = max(surprise, other) if n >= WARM_READINGS else 0.0
-    if over > 0.0 and span > 0.0 and n > RANGE_READINGS:
-        surprise = max(surprise, RANGE_NATS + RANGE_WEIGHT * over / span)
-    surprise = min(surprise, SURPRISE_MAX)
-    gate = known[at + GATE] * (1.0 - GATE_RATE * beats)
+    unseen = (over > 0.0) & (span > 0.0) & (n > RANGE_READINGS)
+    beyond = RANGE_NATS + RANGE_WEIGHT * over / (span if unseen else 1.0)
+    surprise = min(max(surprise, beyond) if unseen else surprise, SURPRISE_MAX)
+    gate = gate * (1.0 - GATE_RATE * beats)
     said = surprise if surprise > gate else 0.0
+
+    off_most = CLIP * off_sd if clips else math.inf
+    step_in = clipped(step, CLIP * step_sd if clips else math.inf)
+    off_in, level_in = clipped(off, off_most), clipped(x - level, off_most)
+    hour_in = off_in if clips & settled else x - mean
+    slow, fast = max(min(LEVEL_RATE * beats, RATE_MAX), burn), max(min(STEP_RATE * beats, RATE_MAX), burn)
+    after = mean + max(min(HOUR_RATE * beats, HOUR_RATE_MAX), 1.0 / (visits + 1.0)) * hour_in
     if not learns:
         return said, mean
-
-    off_in, step_in, level_in, hour_in = off, step, x - level, x - mean
-    if n >= CLIP_FROM:
-        off_in, step_in = clipped(off, CLIP * off_sd), clipped(step, CLIP * step_sd)
-        level_in = clipped(level_in, CLIP * off_sd)
-        if settled:
-            hour_in = off_in
-    slow, fast = max(min(LEVEL_RATE * beats, RATE_MAX), burn), max(min(STEP_RATE * beats, RATE_MAX), burn)
-    known[at + N], known[at + INTERVAL], known[at + LEVEL] = n + 1.0, interval, level + slow * level_in
-    known[at + OFF_VAR] += slow * (off_in * off_in - known[at + OFF_VAR])
-    known[at + STEP_VAR] += fast * (step_in * step_in - known[at + STEP_VAR])
-    known[at + OFF], known[at + DRIFT], known[at + LOW], known[at + HIGH] = off, drift, low, high
-    known[at + TAIL_1], known[at + EXCESS_1] = tail_1, excess_1
-    known[at + TAIL_2], known[at + EXCESS_2] = tail_2, excess_2
-    known[at + GATE] = max(gate, surprise)
-    return said, mean + max(min(HOUR_RATE * beats, HOUR_RATE_MAX), 1.0 / (visits + 1.0)) * hour_in
+    known[at + N * apart], known[at + LEVEL * apart] = n + 1.0, level + slow * level_in
+    known[at + LOW * apart], known[at + HIGH * apart] = low, high
+    known[at + OFF_VAR * apart] = off_var + slow * (off_in * off_in - off_var)
+    known[at + STEP_VAR * apart] = step_var + fast * (step_in * step_in - step_var)
+    known[at + OFF * apart], known[at + DRIFT * apart] = off, drift
+    known[at + TAIL_1 * apart], known[at + EXCESS_1 * apart] = tail_1, excess_1
+    known[at + TAIL_2 * apart], known[at + EXCESS_2 * apart] = tail_2, excess_2
+    known[at + INTERVAL * apart], known[at + GATE * apart] = interval, max(gate, surprise)
+    return said, after
 
 
 @compiled
@@ -232,16 +242,56 @@ def learns_from(known: MutableSequence[float], at: int, now: float, sound: bool)
 
 
 @compiled
-def touch(
-    points: Sequence[int], begin: int, known: MutableSequence[float], hours: MutableSequence[float], cell: int
-) -> float:
-    """Fetch the memory of the next points. The formulas are one long chain, behind which a processor does not look for
-    the next point's cache lines; a loop that only adds has many of them under way at once."""
-    fetched = 0.0
-    for group in range(begin, min(begin + TOUCHED, len(points))):
-        at = points[group] * NUMBERS
-        fetched += known[at] + known[at + NUMBERS - 1] + hours[cell + points[group]]
-    return fetched
+def abreast(
+    here: int,
+    groups: Sequence[int],
+    points: Sequence[int],
+    first: Sequence[int],
+    known: MutableSequence[float],
+    hours: MutableSequence[float],
+    seen: MutableSequence[int],
+    time: Sequence[int],
+    value: Sequence[float],
+    hour: Sequence[int],
+    found: MutableSequence[float],
+    column: MutableSequence[float],
+) -> None:
+    """One sound reading of each of the first ``here`` of ``groups``, whose numbers are columns while the formulas run:
+    several points in one instruction. column  room for COLUMNS * BLOCK numbers
+    """
+    width = len(known) // NUMBERS
+    for i in range(here):
+        group = groups[i]
+        point, row = points[group], first[group]
+        at = point * NUMBERS
+        for k in range(NUMBERS):
+            column[k * BLOCK + i] = known[at + k]
+        cell = (hour[0] if len(hour) == 1 else hour[row]) * width + point
+        column[X * BLOCK + i], column[NOW * BLOCK + i] = value[row], float(time[row])
+        column[MEAN * BLOCK + i], column[VISITS * BLOCK + i] = hours[cell], float(seen[cell])
+    for i in range(here):
+        passed_s = (column[NOW * BLOCK + i] - column[LAST_T * BLOCK + i]) * 1e-6
+        said, mean = turn(
+            column,
+            i,
+            BLOCK,
+            column[X * BLOCK + i],
+            passed_s,
+            column[MEAN * BLOCK + i],
+            column[VISITS * BLOCK + i],
+            True,
+        )
+        column[X * BLOCK + i], column[MEAN * BLOCK + i] = said, mean
+    for i in range(here):
+        group = groups[i]
+        point, row = points[group], first[group]
+        at = point * NUMBERS
+        for k in range(LAST_T):
+            known[at + k] = column[k * BLOCK + i]
+        known[at + LAST_T] = column[NOW * BLOCK + i]
+        cell = (hour[0] if len(hour) == 1 else hour[row]) * width + point
+        found[row], hours[cell] = column[X * BLOCK + i], column[MEAN * BLOCK + i]
+        seen[cell] = min(seen[cell] + 1, HOUR_SEEN_MAX)
 
 
 @compiled
@@ -257,21 +307,33 @@ def courses(
     sound: Sequence[bool],
     hour: Sequence[int],
     found: MutableSequence[float],
+    groups: MutableSequence[int],
+    column: MutableSequence[float],
 ) -> float:
     """Groups of rows, one of each of ``points``: their surprise into ``found``; what is remembered moves on.
 
     known, hours, seen  flat: number k of a point is at point * NUMBERS + k, its hour h at h * width + point
     hour  of each row, or one for all
+    groups, column  room for BLOCK groups, and COLUMNS * BLOCK numbers; none, and all rows are met one by one
 
-    No part of an array is handed on: counting its references would cost more than the formulas. What is returned
-    means nothing, but keeps ``touch`` from being left out as without effect.
+    No part of an array is handed on: counting its references would cost more than the formulas. What is returned means
+    nothing, but keeps the sum from being left out as without effect: it fetches the memory of a block's points ahead,
+    for a loop that only adds has many cache lines under way at once, and one long chain of formulas has not.
     """
-    width, fetched = len(known) // NUMBERS, 0.0
+    width, here, fetched = len(known) // NUMBERS, 0, 0.0
     for group in range(len(points)):
-        if group % TOUCHED == 0:
-            fetched += touch(points, group, known, hours, hour[0] * width)
         point = points[group]
         at = point * NUMBERS
+        calm = length[group] == 1 and sound[first[group]] and known[at + FROZEN] == SOUND
+        if calm and known[at + N] > 0.0 and len(groups) == BLOCK:
+            cell = hour[0] * width + point
+            fetched += known[at + NUMBERS // 2] + hours[cell] + seen[cell]
+            groups[here] = group
+            here += 1
+            if here == BLOCK:
+                abreast(here, groups, points, first, known, hours, seen, time, value, hour, found, column)
+                here = 0
+            continue
         for row in range(first[group], first[group] + length[group]):
             now = float(time[row])
             learns = learns_from(known, at, now, sound[row])
@@ -281,10 +343,12 @@ def courses(
                     seen[h * width + point] = 0
             cell = (hour[0] if len(hour) == 1 else hour[row]) * width + point
             passed_s = (now - known[at + LAST_T]) * 1e-6
-            said, mean = turn(known, at, value[row], passed_s, hours[cell], seen[cell], learns)
+            visits = float(seen[cell])
+            said, mean = turn(known, at, 1, value[row], passed_s, hours[cell], visits, learns)
             found[row] = said
             if learns:
                 known[at + LAST_T], hours[cell], seen[cell] = now, mean, min(seen[cell] + 1, HOUR_SEEN_MAX)
+    abreast(here, groups, points, first, known, hours, seen, time, value, hour, found, column)
     return fetched
 
 
@@ -294,7 +358,7 @@ def plain_courses() -> Callable[..., float]:
     if not IS_COMPILED:
         return courses
     names = dict(globals())
-    for function in (pace_of, tail_of, clipped, turn, learns_from, touch, courses):
+    for function in (pace_of, tail_of, clipped, turn, learns_from, abreast, courses):
         source = function.py_func  # type: ignore[attr-defined]
         names[source.__name__] = FunctionType(source.__code__, names)
     found: Callable[..., float] = names["courses"]

@@ -5,13 +5,18 @@ from __future__ import annotations
 import importlib
 import pkgutil
 from functools import cache
+from typing import TYPE_CHECKING
 
-from anomaly.rules.base import RowRule, TickRule
+# Not at import: a config is read without numpy, and its [rules] tables are defined in this package.
+if TYPE_CHECKING:
+    from anomaly.rules.base import RowRule, TickRule
 
 
 @cache
 def row_rules() -> tuple[RowRule, ...]:
     """Every RULE of a module here that judges rows, by name."""
+    from anomaly.rules.base import RowRule
+
     found = [rule for rule in _found() if isinstance(rule, RowRule)]
     return tuple(sorted(found, key=lambda rule: rule.name))
 
@@ -19,6 +24,8 @@ def row_rules() -> tuple[RowRule, ...]:
 @cache
 def tick_rules() -> tuple[TickRule, ...]:
     """Every RULE of a module here that looks across points once a TICK, by name."""
+    from anomaly.rules.base import TickRule
+
     found = [rule for rule in _found() if isinstance(rule, TickRule)]
     return tuple(sorted(found, key=lambda rule: rule.name))
 

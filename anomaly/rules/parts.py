@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -89,18 +90,24 @@ def local(rows: Rows, part: Part) -> I64:
     return part.time + (offset if isinstance(offset, int) else offset[part.index])
 
 
+@lru_cache(maxsize=256)
 def nothing(n: int) -> Assessed:
     """No row stands in anything. One value seen n times: not to be written to."""
     unknown = np.broadcast_to(_UNKNOWN, n)
     return Assessed(np.broadcast_to(_NO_CLASS, n), unknown, unknown)
 
 
-def spread(n: int, part: Part, classes: U8, value: F64, limit: F64) -> Assessed:
-    """What was found of ``part`` as an answer for the whole batch of n rows."""
+def spread(n: int, part: Part, classes: U8, value: F64, limit: F64, of: Index | None = None) -> Assessed:
+    """What was found of ``part`` as an answer for the whole batch of n rows.
+
+    of  rows of the part that ``value`` and ``limit`` speak of; None for all
+    """
     whole = Assessed(np.zeros(n, np.uint8), np.full(n, np.nan), np.full(n, np.nan))
-    whole.classes[part.index] = classes
-    whole.value[part.index] = value
-    whole.limit[part.index] = limit
+    if classes.any():
+        whole.classes[part.index] = classes
+    index = part.index if of is None else part.index[of]
+    whole.value[index] = value
+    whole.limit[index] = limit
     return whole
 
 

@@ -14,11 +14,11 @@ from typing import Any, Final
 import numpy as np
 import numpy.typing as npt
 
-from anomaly.checks.rows import F64, I64, NO_TIME, U8, Arrays, Field, Rows
+from anomaly.checks.rows import F64, I64, NO_TIME, U8, Arrays, Field, Index, Rows
 from anomaly.rules.base import Assessed, RowRule
 from anomaly.rules.gauge import PER_MM, SPAN_US, SPANS, added, dated
-from anomaly.rules.parts import LEVELS, latched, nothing, of_kinds, part_of, rule_settings, spread
-from anomaly.rules.rings import NO_SPAN, Spans, spans
+from anomaly.rules.parts import I32, LEVELS, Part, latched, nothing, of_kinds, part_of, rule_settings, spread
+from anomaly.rules.rings import ALL, NO_SPAN, Spans, spans
 from anomaly.rules.settings import FlashSettings, RuleSettings
 from anomaly.rules.tables import entries
 from storage.points import PointTable
@@ -104,11 +104,10 @@ def _flash(flash: FlashSettings) -> I64:
     return steps
 
 
-def sums(at: Spans, total: I64, ring: npt.NDArray[np.int32], hours: int) -> I64:
-    """Rain of the last ``hours`` at each row, int64[m]; ``total`` int64[m] is all rain ever, up to each row."""
+def sums(at: Spans, now: I32, ring: I32, hours: int, of: Index | slice = ALL) -> I64:
+    """Rain of the last ``hours`` at the rows ``of``, int64; ``now`` int32[m] is all rain ever, up to each row."""
     # In 32 bits on purpose: a difference is right whatever wrapped, and the ring is half as large.
-    now = total.astype(np.int32)
-    rain: I64 = (now - at.before(ring, now, hours * 12)).astype(np.int64)
+    rain: I64 = (now[of] - at.before(ring, now, hours * 12, of)).astype(np.int64)
     return rain
 
 
@@ -141,28 +140,36 @@ def rain(rows: Rows, limits: Arrays, state: Arrays) -> Assessed:
     more, counter = added(part, limits, state)
     part, span, more, own = dated(told, more, limits, state)
     at = spans(part, span, state["rain_span"], state["rain_gauge_place"])
-    running = np.cumsum(more)
-    base = running[part.first] - more[part.first]
-    total = running - base[part.group] + state["rain_total"][at.place][part.group]
-    day = sums(at, total, state["rain_ring"], HOURS[-1])
+    total = _running(part, more) + part.rows_of(state["rain_total"][at.place])
+    now = total.astype(np.int32)
+    day = sums(at, now, state["rain_ring"], HOURS[-1])
     enter, stay = np.zeros(len(day), np.uint8), np.zeros(len(day), np.uint8)
     value, limit = day / PER_MM, np.full(len(day), np.nan)
-    table, gap = limits["rain_table"][part.points], limits["rain_gap"][0]
+    gap = limits["rain_gap"][0]
     near = np.flatnonzero(day >= part.each(limits["rain_lowest"]) - gap)
     if len(near):
-        windows = [sums(at, total, state["rain_ring"], hours)[near] for hours in HOURS[:-1]]
+        windows = [sums(at, now, state["rain_ring"], hours, near) for hours in HOURS[:-1]]
         found = np.stack([*windows, day[near]], axis=1)
-        steps = limits["rain_steps"][table[part.group[near]]]
+        steps = limits["rain_steps"][limits["rain_table"][part.points[part.group[near]]]]
         enter[near], stay[near], value[near], limit[near] = _steps(found, steps, gap)
     last, of = part.last, at.place
     classes = latched(enter, stay, state["rain_latch"][of], part)
-    at.keep(state["rain_ring"], total.astype(np.int32))
+    at.keep(state["rain_ring"], now)
     at.advance(state["rain_span"])
     state["rain_total"][of], state["rain_counter"][of] = total[last], counter[told.last]
     state["rain_time"][of], state["rain_latch"][of] = part.time[last], classes[last]
     if own is not None:
         classes, value, limit = classes[own], value[own], limit[own]
     return spread(len(rows), told, classes, value, limit)
+
+
+def _running(part: Part, more: I64) -> I64:
+    """The sum of ``more`` along each point up to and with each row, int64[m]."""
+    if part.single:
+        return more
+    running = np.cumsum(more)
+    found: I64 = running - (running[part.first] - more[part.first])[part.group]
+    return found
 
 
 def _steps(found: I64, steps: I64, gap: np.int64) -> tuple[U8, U8, F64, F64]:

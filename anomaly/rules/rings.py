@@ -18,6 +18,12 @@ from anomaly.rules.parts import I32, Part
 
 NO_SPAN: Final = np.iinfo(np.int64).min // 4
 """The newest span of a point that had no row yet. Far below any real one, and safe to count from."""
+ALL: Final = slice(None)
+
+
+def slots(span: I64, n: int) -> I64:
+    """``span % n``; numpy divides by one number several times faster than it takes the rest."""
+    return span - span // n * n
 
 
 @dataclass(slots=True)
@@ -59,30 +65,36 @@ class Spans:
         in_first = (head == part.first[part.group]) & goes_on[part.group]
         return np.where(in_first, kept[part.group], now[head])
 
-    def before(self, ring: npt.NDArray[Any], now: npt.NDArray[Any], back: int) -> npt.NDArray[Any]:
+    def before(
+        self, ring: npt.NDArray[Any], now: npt.NDArray[Any], back: int, of: Index | slice = ALL
+    ) -> npt.NDArray[Any]:
         """The number at the end of the span ``back`` spans before each row's own, [m] of the ring's dtype.
 
         ring  [N, places], back < N; its fill value stands for spans before the first row
         now   [m]: the number at each row, in this batch
+        of    the rows that are asked for; [len(of)] then
         """
-        part = self.part
-        asked = self.span - back
-        newest = part.rows_of(self.newest)
-        place = part.rows_of(self.place)
-        found: npt.NDArray[Any] = ring[np.minimum(asked, newest) % len(ring), place]
-        if not part.single:
-            at = self._row_at(asked)
-            inside = at >= part.first[part.group]
-            found[inside] = now[at[inside]]
+        asked = self.span[of] - back
+        if self.part.single:
+            slot = slots(np.minimum(asked, self.newest[of]), len(ring))
+            alone: npt.NDArray[Any] = ring.reshape(-1, copy=False)[slot * ring.shape[1] + self.place[of]]
+            return alone
+        group = self.part.group[of]
+        found: npt.NDArray[Any] = ring[
+            slots(np.minimum(asked, self.newest[group]), len(ring)), self.place[group]
+        ]
+        at = self._row_at(asked, group)
+        inside = at >= self.part.first[group]
+        found[inside] = now[at[inside]]
         return found
 
-    def _row_at(self, asked: I64) -> Index:
+    def _row_at(self, asked: I64, group: Index) -> Index:
         """Position of the last row of the batch whose point is the row's and whose span is not after ``asked``."""
         if self._key is None:
             self._low = int(self.span.min())
             self._width = int(self.span.max()) - self._low + 2
             self._key = self.part.group * self._width + (self.span - self._low + 1)
-        wanted = self.part.group * self._width + np.clip(asked - self._low + 1, 0, self._width - 1)
+        wanted = group * self._width + np.clip(asked - self._low + 1, 0, self._width - 1)
         found: Index = np.searchsorted(self._key, wanted, side="right") - 1
         return found
 
@@ -90,14 +102,17 @@ class Spans:
         """Write the batch into the ring. ``now`` [m] as in ``before``; call once a ring, before ``advance``."""
         part, n = self.part, len(ring)
         last = part.last
-        end = self.span[last]
+        end = self.span if part.single else self.span[last]
         moved = end - self.newest
         if part.single or not moved.any():
+            # Flat, for numpy looks up one index several times faster than two.
             # One span each, and what was skipped takes the number of the span before it.
             skipped = np.flatnonzero(moved > 1)
             if len(skipped):
                 self._fill(ring, skipped, moved)
-            ring[end % n, self.place] = now[last]
+            ring.reshape(-1, copy=False)[slots(end, n) * ring.shape[1] + self.place] = (
+                now if part.single else now[last]
+            )
             return
         begin = np.maximum(self.newest, end - n + 1)
         count = end - begin + 1
@@ -122,7 +137,7 @@ class Spans:
 
     def advance(self, newest: I64) -> None:
         """Keep each point's newest span, [places], last of all."""
-        newest[self.place] = self.span[self.part.last]
+        newest[self.place] = self.span if self.part.single else self.span[self.part.last]
 
 
 def spans(part: Part, span: I64, newest: I64, place: I32) -> Spans:
@@ -132,5 +147,5 @@ def spans(part: Part, span: I64, newest: I64, place: I32) -> Spans:
     known = was != NO_SPAN
     found = Spans(part, span, was if known.all() else np.where(known, was, span[part.first]), known, at)
     if not part.single:
-        found._row_at(span)
+        found._row_at(span, part.group)
     return found

@@ -13,7 +13,7 @@ from typing import Any, Final
 import numpy as np
 import numpy.typing as npt
 
-from anomaly.checks.rows import F64, U8, Arrays, Bool, Field, Index, Rows
+from anomaly.checks.rows import F64, U8, Arrays, Field, Index, Rows
 from anomaly.rules.base import Assessed, RowRule
 from anomaly.rules.parts import LEVELS, latched, nothing, of_kinds, part_of, rule_settings, spread
 from anomaly.rules.rings import NO_SPAN, Spans, spans
@@ -63,65 +63,68 @@ def rise(rows: Rows, limits: Arrays, state: Arrays) -> Assessed:
     near = np.flatnonzero(value >= part.each(limits["rise_from"]))
     latch = state["rise_latch"][at.place]
     calm = not len(near) and not latch.any()
-    found = nothing(len(rows))
+    found = None
     if not (calm and at.steady):
         second = (part.time // 1_000_000).astype(np.uint32)
         heads = at.heads(state["rise_value"], value), at.heads(state["rise_second"], second)
         if not calm:
             enter, stay = np.zeros(len(value), np.uint8), np.zeros(len(value), np.uint8)
-            minutes, limit = np.full(len(value), np.nan), np.full(len(value), np.nan)
-            slope = _slopes(at, value, second, heads, state)[near]
-            points = part.points.take(part.group[near])
-            enter[near], stay[near], minutes[near], limit[near] = _expected(
-                value[near], slope, points, limits
-            )
-            limit[near] *= sign[near]
+            up, slope = _rising(at, near, (value, second), heads, state)
+            points = part.points.take(part.group[up])
+            enter[up], stay[up], minutes, limit = _expected(value[up], slope, points, limits)
             classes = latched(enter, stay, latch, part)
-            state["rise_latch"][at.place] = classes[part.last]
-            found = spread(len(rows), part, classes, minutes, limit)
+            if latch.any() or classes.any():
+                state["rise_latch"][at.place] = classes[part.last]
+            found = spread(len(rows), part, classes, minutes, limit * sign[up], up)
         at.keep(state["rise_value"], heads[0])
         at.keep(state["rise_second"], heads[1])
         at.advance(state["rise_span"])
     keep(rows, limits, state)
-    return found
+    return nothing(len(rows)) if found is None else found
 
 
 F32 = npt.NDArray[np.float32]
 Seconds = npt.NDArray[np.uint32]
 
 
-def _slopes(at: Spans, value: F32, second: Seconds, heads: tuple[F32, Seconds], state: Arrays) -> F64:
-    """Rise in the value's unit a minute at each row, float64[m]; NaN where the point is not known long enough."""
-    found = np.full(len(value), np.inf)
+def _rising(
+    at: Spans, near: Index, now: tuple[F32, Seconds], heads: tuple[F32, Seconds], state: Arrays
+) -> tuple[Index, F64]:
+    """Which of the rows ``near`` rise, and by how much a minute, float64; not those too new to be known.
+
+    now, heads  value and second of every row, and at the first row of its span
+    """
+    up, slope = near, np.full(len(near), np.inf)
     for back in BACK:
-        was = at.before(state["rise_value"], heads[0], back)
-        when = at.before(state["rise_second"], heads[1], back)
-        minutes = (second.astype(np.int64) - when) / 60.0
-        found = np.minimum(found, (value.astype(np.float64) - was) / minutes)
-    return found
+        was = at.before(state["rise_value"], heads[0], back, up)
+        # The lesser slope counts, so a row that does not rise over one of them is through; time always passed.
+        higher = now[0][up] > was
+        up, slope, was = up[higher], slope[higher], was[higher]
+        when = at.before(state["rise_second"], heads[1], back, up)
+        minutes = (now[1][up].astype(np.int64) - when) / 60.0
+        slope = np.minimum(slope, (now[0][up].astype(np.float64) - was) / minutes)
+    return up, slope
 
 
 def _expected(
     value: F32, slope: F64, points: npt.NDArray[np.signedinteger[Any]], limits: Arrays
 ) -> tuple[U8, U8, F64, F64]:
-    """Class entered, class kept, minutes and level, of rows that stand high enough for some level."""
-    enter, stay = np.zeros(len(value), np.uint8), np.zeros(len(value), np.uint8)
-    minutes, limit = np.full(len(value), np.nan), np.full(len(value), np.nan)
-    share, horizons = limits["rise_share"][0], limits["rise_minutes"]
-    rising = slope > 0
-    speed = np.where(rising, slope, np.nan)
-    for k in range(LEVELS):
-        level = limits["level"][k][points]
-        left = (level - value) / speed
-        ahead = (left > 0) & (value >= np.where(level > 0, share * level, -np.inf))
-        within: Bool = ahead & (left <= horizons[k])
-        enter[within] = k + 1
-        stay[ahead & (left <= STAY * horizons[k])] = k + 1
-        said: Index = np.flatnonzero(within | (ahead & np.isnan(minutes)))
-        minutes[said], limit[said] = left[said], level[said]
-    return enter, stay, minutes, limit
+    """Class entered, class kept, minutes and level, of rows that rise and stand high enough for some level.
+
+    The minutes are those to the highest level within its horizon, else to the next one.
+    """
+    level = limits["level"][:, points]
+    left = (level - value) / slope
+    ahead = (left > 0) & (value >= np.where(level > 0, limits["rise_share"][0] * level, -np.inf))
+    horizons = limits["rise_minutes"][:, None]
+    enter = ((ahead & (left <= horizons)) * _CLASSES).max(axis=0)
+    stay = ((ahead & (left <= STAY * horizons)) * _CLASSES).max(axis=0)
+    which = np.where(enter > 0, enter - np.uint8(1), ahead.argmax(axis=0)), np.arange(len(points))
+    known = ahead[which]
+    return enter, stay, np.where(known, left[which], np.nan), np.where(known, level[which], np.nan)
 
 
+_CLASSES: Final = np.arange(1, LEVELS + 1, dtype=np.uint8)[:, None]
 RULES = (
     RowRule(
         "rise",

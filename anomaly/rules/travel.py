@@ -42,7 +42,7 @@ def linked(points: PointTable, rising: Bool) -> Bool:
 
 def keep(rows: Rows, limits: Arrays, state: Arrays) -> None:
     """Go on with the courses of ``travel_point`` (bool[points])."""
-    part = part_of(rows, limits["travel_point"])
+    part = part_of(rows, limits["travel_point"]) if len(state["travel_span"]) else None
     if part is None:
         return
     at = spans(part, part.time // SPAN_US, state["travel_span"], state["travel_point_place"])

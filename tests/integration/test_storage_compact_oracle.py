@@ -49,7 +49,7 @@ def same(found: list[Row], wanted: list[Row]) -> bool:
     return np.array_equal(np.array(found, float), np.array(wanted, float), equal_nan=True)
 
 
-@settings(max_examples=40, deadline=None, print_blob=True)
+@settings(max_examples=20, deadline=None, print_blob=True)
 @given(st.lists(step, min_size=1, max_size=25))
 def test_any_stream_sealed_and_compacted_anyhow_is_what_was_last_received(steps: list[object]) -> None:
     with TemporaryDirectory() as folder:
@@ -176,9 +176,10 @@ def test_what_is_sealed_while_an_hour_is_compacted_is_neither_lost_nor_folded(
     (job, _) = compactor.look(0)
     sealed = 0
     for _ in compactor.run(job):
-        sealed += 1
-        stream.write([(7, T0 + 30 * S + sealed, 5.0), (8, T0 + HOUR, float(sealed))])
-        sealer.seal(stream.seq)
+        if sealed < 25:
+            sealed += 1
+            stream.write([(7, T0 + 30 * S + sealed, 5.0), (8, T0 + HOUR, float(sealed))])
+            sealer.seal(stream.seq)
     assert sealed > 10
     assert len([p for p in late_files(tmp_path) if p.parent.name == "hour=05"]) == sealed
     finish(compactor)

@@ -22,7 +22,7 @@ import uvloop
 from anomaly.alerts.delivery import Deliverer
 from ingest import oplog
 from ingest.config import Config
-from ingest.family import die_with_engine
+from ingest.family import die_with_engine, end
 
 log = logging.getLogger("yuzui.delivery")
 
@@ -100,14 +100,8 @@ class Delivery:
     async def stop(self) -> None:
         """Let calls in the air land, then end it."""
         self._stopping = True
-        if self._process is None or self._process.returncode is not None:
-            return
-        self._process.terminate()
-        try:
-            await asyncio.wait_for(self._process.wait(), STOP_S_MAX)
-        except TimeoutError:
-            self._process.kill()
-            await self._process.wait()
+        if self._process is not None:
+            await end(self._process, STOP_S_MAX)
 
 
 async def _deliver(first: dict[str, Any], wake_fd: int) -> None:

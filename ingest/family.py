@@ -5,6 +5,7 @@ Owns that one bond. What such a process does and says is its own.
 
 from __future__ import annotations
 
+import asyncio
 import ctypes
 import os
 import signal
@@ -20,3 +21,15 @@ def die_with_engine() -> None:
     if os.getppid() != parent:
         os._exit(1)  # it ended between the two lines
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+
+
+async def end(process: asyncio.subprocess.Process, patience_s: float) -> None:
+    """Ask such a process to end and wait; after ``patience_s`` it is killed."""
+    if process.returncode is not None:
+        return
+    process.terminate()
+    try:
+        await asyncio.wait_for(process.wait(), patience_s)
+    except TimeoutError:
+        process.kill()
+        await process.wait()

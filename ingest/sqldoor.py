@@ -23,7 +23,7 @@ from aiohttp import web
 
 from ingest import oplog, ops
 from ingest.config import LogSettings, SqlSettings
-from ingest.family import die_with_engine
+from ingest.family import die_with_engine, end
 from ingest.sqldoor_rules import SQL_CHARS_MAX
 
 log = logging.getLogger("yuzui.sql")
@@ -306,14 +306,8 @@ class SqlDoor:
     async def stop(self) -> None:
         """Close the door."""
         self._stopping = True
-        if self._process is None or self._process.returncode is not None:
-            return
-        self._process.terminate()
-        try:
-            await asyncio.wait_for(self._process.wait(), STOP_S_MAX)
-        except TimeoutError:
-            self._process.kill()
-            await self._process.wait()
+        if self._process is not None:
+            await end(self._process, STOP_S_MAX)
 
 
 def _say_port(port: int) -> None:

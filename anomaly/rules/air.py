@@ -6,7 +6,7 @@ day in the city's time. A station alerts as a whole; a point that stands alone a
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from datetime import date
 from functools import cache
 from typing import Any, Final
@@ -66,25 +66,6 @@ def iaqi(pollutant: str, mean: F64, day: I64, hours: int = 1) -> F64:
             # Rounded up, but not for the last bit of a division.
             found[holds] = np.ceil(np.round(index, 6))
     return found
-
-
-def nowcast(means: Sequence[float]) -> float:
-    """The US EPA's NowCast of the last hours' means, newest first (at most 12 count); NaN where it cannot be made.
-
-    w = max(0.5, least / greatest); the sum of wⁱcᵢ over the sum of wⁱ, missing hours left out. Two of the last three
-    hours must be there.
-
-    >>> nowcast([10.0] * 12)
-    10.0
-    """
-    hours = np.asarray(means[:12], np.float64)
-    there = ~np.isnan(hours)
-    if there[:3].sum() < 2:
-        return float("nan")
-    known = hours[there]
-    weight = max(0.5, float(known.min() / known.max())) if known.max() > 0 else 1.0
-    share = weight ** np.flatnonzero(there)
-    return float((share * known).sum() / share.sum())
 
 
 def _settings(

@@ -7,7 +7,7 @@ from datetime import date
 import numpy as np
 import pytest
 
-from anomaly.rules.air import iaqi, nowcast
+from anomaly.rules.air import iaqi
 from anomaly.rules.noise import HOUR_US, by_night
 from anomaly.rules.rain import grade
 from anomaly.rules.tables import entries, names
@@ -105,13 +105,6 @@ def test_the_tables_of_2012_end_the_day_before_those_of_2026_begin() -> None:
             (None, date(2026, 2, 28)),
             (date(2026, 3, 1), None),
         )
-
-
-def test_nowcast_weighs_recent_hours_more_the_more_they_change() -> None:
-    assert nowcast([10.0] * 12) == 10.0
-    # Least over greatest is 0.25, so w = 0.5: (40 + .5 * 10) / (1 + .5).
-    assert nowcast([40.0, 10.0]) == pytest.approx(30.0)
-    assert np.isnan(nowcast([np.nan, np.nan, 5.0]))
 
 
 def test_water_classes() -> None:

@@ -1,5 +1,12 @@
 # Sourced by test and faults: what tests need beside Python, from the distribution. Says loudly what is missing.
 
+yuzui_faketime() { # ls fails when either pattern finds nothing; one is enough
+    for library in /usr/lib/*/faketime/libfaketime.so.1 /usr/lib64/faketime/libfaketime.so.1; do
+        [ -e "$library" ] && return 0
+    done
+    return 1
+}
+
 yuzui_tools() {
     PATH="$PATH:/usr/sbin:/usr/local/sbin:/sbin"
     packages=""
@@ -8,7 +15,7 @@ yuzui_tools() {
     command -v nats-server >/dev/null 2>&1 || packages="$packages nats-server"
     command -v mkfs.xfs >/dev/null 2>&1 || packages="$packages xfsprogs"
     command -v strace >/dev/null 2>&1 || packages="$packages strace"
-    ls /usr/lib/*/faketime/libfaketime.so.1 /usr/lib64/faketime/libfaketime.so.1 >/dev/null 2>&1 || packages="$packages libfaketime"
+    yuzui_faketime || packages="$packages libfaketime"
     if [ -n "$packages" ] && command -v apt-get >/dev/null 2>&1; then
         root=""
         [ "$(id -u)" = 0 ] || root="sudo -n"
@@ -27,7 +34,7 @@ yuzui_tools() {
     command -v nats-server >/dev/null 2>&1 || missing="$missing nats-server"
     command -v mkfs.xfs >/dev/null 2>&1 || missing="$missing xfsprogs"
     command -v strace >/dev/null 2>&1 || missing="$missing strace"
-    ls /usr/lib/*/faketime/libfaketime.so.1 /usr/lib64/faketime/libfaketime.so.1 >/dev/null 2>&1 || missing="$missing libfaketime"
+    yuzui_faketime || missing="$missing libfaketime"
     [ "$(id -u)" = 0 ] || missing="$missing root"
     [ -z "$missing" ] && return 0
     yuzui_say "=================================================================================="

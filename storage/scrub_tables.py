@@ -59,8 +59,12 @@ def wrong_files(folder: Path, state: LogState) -> Iterator[tuple[Path, str]]:
     for name, add in state.adds.items():
         try:
             size = (folder / name).stat().st_size
-        except FileNotFoundError:
+        except (FileNotFoundError, NotADirectoryError):
             yield folder / name, "the table names it and it is not there"
+            continue
+        except ValueError:
+            # A flipped bit turned "-00" of an entry into "%00", and no file's name has that byte.
+            yield folder / name.replace("\0", "%00"), "the table names it and no file can have that name"
             continue
         if size != add["size"]:
             yield folder / name, f"its length is {size}, the table says {add['size']}"

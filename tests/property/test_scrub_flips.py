@@ -67,6 +67,20 @@ def test_every_flipped_bit_is_found_and_its_file_named(whole: Path) -> None:
     assert found_in(whole) == []
 
 
+def test_a_flip_that_makes_a_name_no_file_can_have_is_found_and_the_rest_is_still_looked_at(
+    whole: Path, tmp_path: Path
+) -> None:
+    copy = tmp_path / "copy"
+    shutil.copytree(whole, copy)
+    entries = sorted((copy / "lake" / "late" / "_delta_log").glob("*.json"))
+    entry = next(path for path in entries if b"-0000" in path.read_bytes())
+    flip_at(entry, entry.read_bytes().index(b"-0000"), 3)  # "-00" becomes "%00"
+    assert b"%0000" in entry.read_bytes()
+    found = found_in(copy)
+    assert entry.relative_to(copy).as_posix() in found
+    assert any("%00" in name for name in found)
+
+
 def test_a_flip_in_the_outbox_that_breaks_its_structure_is_found(whole: Path, tmp_path: Path) -> None:
     copy = tmp_path / "copy"
     shutil.copytree(whole, copy)

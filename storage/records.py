@@ -88,6 +88,29 @@ class Control:
     body: dict[str, Any] = field(default_factory=dict)
 
 
+@dataclass(frozen=True, slots=True)
+class Event:
+    """Something that happened, beside what was measured: an appeal, an inspection, an alarm of a camera.
+
+    id          of its source; the same id again is a later state of the same event
+    at_us       µs since 1970 UTC
+    lon, lat    degrees, WGS 84
+    attributes  what else the source says, by name; None where it says nothing
+    """
+
+    id: str
+    source: str
+    type: str
+    state: str
+    at_us: int
+    district: str = ""
+    category: str = ""
+    lon: float | None = None
+    lat: float | None = None
+    point_id: str = ""
+    attributes: dict[str, str | float | None] = field(default_factory=dict)
+
+
 RAW_BYTES_MAX = 64 * 1024
 """Kept of one refused message: enough to see what is wrong and to replay what gateways send in practice."""
 

@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 import orjson
 
 from ingest.decode.columns import Columns
+from ingest.decode.refused import DETAIL_CHARS_MAX, Refused
 from ingest.decode.times import BadTime, to_us
 from ingest.routes import Route, Source, at_path
 from storage.flags import DEVICE_FLAGS, DEVICE_SILENT, MISSING, NOT_EVALUATED
@@ -19,18 +20,6 @@ from storage.points import TIME_FROM_RECEIVE, PointTable
 from storage.records import RAW_BYTES_MAX, Refusal
 
 NAN = float("nan")
-DETAIL_CHARS_MAX = 200
-"""Of a refusal's explanation: one line on a terminal."""
-
-
-class Refused(Exception):  # noqa: N818 - says what happened
-    """A reading, or a whole message, that cannot be stored."""
-
-    def __init__(self, reason: str, detail: str = "", point_id: str | None = None) -> None:
-        super().__init__(reason, detail)
-        self.reason = reason
-        self.detail = detail[:DETAIL_CHARS_MAX]
-        self.point_id = point_id
 
 
 class RetainedError(Exception):

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import logging
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Any, Final, Literal
@@ -39,7 +39,7 @@ from anomaly.subjects import Subjects
 from storage.batch import F32, F64, I32, I64, U8, U32, US_PER_S, Bool, RawBatch, ReadingBatch
 from storage.flags import DEVICE_SILENT, FAIL, GOOD, MISSING, NOT_EVALUATED, SUSPECT, bit, worst
 from storage.points import PointTable
-from storage.records import Gap
+from storage.records import Event, Gap
 
 log = logging.getLogger("yuzui.anomaly")
 
@@ -272,6 +272,9 @@ class Engine:
         """A span in which we could not have heard (a source of) the city: nobody is dead because of it."""
         self.presence.gap(gap.begin, gap.end, gap.source, self.now_us)
         return []
+
+    def hear(self, events: Sequence[Event]) -> None:
+        """Steps of events beside readings, in journal order: what a rule counts of them is kept until it is too old."""
 
     def tick(self, now_us: int, drained: bool = True) -> list[AlertEvent]:
         """TICK: who is dead, out, or back, and what the rules across points say.

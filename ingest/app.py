@@ -51,7 +51,7 @@ from storage.logs import ParquetLog
 from storage.points import PointTable
 from storage.records import Control, Gap
 from storage.recovery import Damage
-from storage.schema import ALERT_LOG, ALERTS, FORECASTS, QUARANTINE
+from storage.schema import ALERT_LOG, ALERTS, EVENTS, FORECASTS, QUARANTINE
 from storage.tail import Feed
 
 log = logging.getLogger("yuzui.engine")
@@ -244,14 +244,9 @@ class App:
         self._alerts = ParquetLog(self.root / "lake" / "alerts", ALERTS)
         self._alert_log = ParquetLog(self.root / "lake" / "alert_log", ALERT_LOG)
         self._forecasts = ParquetLog(self.root / "lake" / "forecasts", FORECASTS)
-        for part in (
-            self._sealer,
-            self.hot,
-            self._quarantine,
-            self._alerts,
-            self._alert_log,
-            self._forecasts,
-        ):
+        self._events = ParquetLog(self.root / "lake" / "events", EVENTS)
+        small = (self._quarantine, self._alerts, self._alert_log, self._forecasts, self._events)
+        for part in (self._sealer, self.hot, *small):
             self.damage.add(part.damage)
 
     def _restore(self, loop: asyncio.AbstractEventLoop) -> Resume:
@@ -269,7 +264,8 @@ class App:
             self._remember_last()
         snapshot_seq, effects_seq = kept.seq if kept else 0, self._outbox.judged_seq()
         # A journal that was lost must not begin again at numbers the lake already holds.
-        known = max(snapshot_seq, self._hot_seq, effects_seq, self._quarantine.last, self._forecasts.last)
+        logs = max(log_.last for log_ in (self._quarantine, self._forecasts, self._events))
+        known = max(snapshot_seq, self._hot_seq, effects_seq, logs)
         self.committer = Committer(self.root / "journal", self.config.journal, known + 1, loop)
         return Resume(
             snapshot_seq=snapshot_seq,
@@ -307,13 +303,14 @@ class App:
     def _threads(self, feed: Feed, resume: Resume) -> None:
         self.tiers = Tiers(
             self.root, self.config.sealed, self.config.retention, self.hot, self._sealer, self._main_seq,
-            self._quarantine, self._alerts, self._alert_log, self._forecasts, self._open_outbox(),
+            self._quarantine, self._alerts, self._alert_log, self._forecasts, self._events, self._open_outbox(),
             lambda below: self.committer.journal.cut(below),
         )  # fmt: skip
         self.judge = Judge(
             self.engine, feed, self.hot, self._quarantine, self._outbox, resume,
             flush_s=self.config.hot.flush_s, snapshot_s=self.config.snapshot.every_s,
-            notify=self.deliverer.wake, keep_snapshot=self.tiers.offer_snapshot, forecasts=self._forecasts,
+            notify=self.deliverer.wake, keep_snapshot=self.tiers.offer_snapshot,
+            forecasts=self._forecasts, steps=self._events,
         )  # fmt: skip
 
     def _sockets(self) -> None:

@@ -21,7 +21,7 @@ from anomaly.alerts.outbox import Outbox
 from anomaly.engine import Engine
 from anomaly.rules.base import Forecast
 from ingest.fulldisk import FullDisk
-from ingest.lakelogs import forecasts_table, quarantine_table
+from ingest.lakelogs import events_table, forecasts_table, quarantine_table
 from storage.batch import POS_ROW_BITS, RawBatch, ReadingBatch
 from storage.hot import HotTier
 from storage.journal_reader import JournalCorrupt, JournalCut
@@ -29,11 +29,13 @@ from storage.logs import ParquetLog
 from storage.records import (
     Body,
     Control,
+    Event,
     Gap,
     RecordType,
     Refusal,
     Tick,
     decode,
+    decode_events,
     decode_quarantine,
     decode_readings,
 )
@@ -94,7 +96,7 @@ class Judge(threading.Thread):
     """Ticks of 50 ms or 20,000 rows. All state is touched by this thread only.
 
     ``keep_snapshot`` is called on this thread with (seq, arrays, meta) copies, after the hot files up to
-    seq are written. Without a log of ``forecasts`` they are not kept.
+    seq are written. Without a log of ``forecasts``, or of ``steps`` (of events beside readings), they are not kept.
     """
 
     def __init__(
@@ -111,6 +113,7 @@ class Judge(threading.Thread):
         notify: Callable[[], None],
         keep_snapshot: Callable[[int, dict[str, Any], dict[str, Any]], None],
         forecasts: ParquetLog | None = None,
+        steps: ParquetLog | None = None,
     ) -> None:
         super().__init__(name="judge", daemon=True)
         self._engine = engine
@@ -128,6 +131,8 @@ class Judge(threading.Thread):
         self._refusals: list[tuple[int, Refusal]] = []
         self._forecast_log = forecasts
         self._forecasts: list[tuple[int, Forecast]] = []
+        self._step_log = steps
+        self._steps: list[tuple[int, Event]] = []
         self._events: list[AlertEvent] = []
         self._prepared: dict[str, Engine] = {}
         self._hot_from = resume.hot_seq + 1
@@ -219,6 +224,8 @@ class Judge(threading.Thread):
             run = []
             if record.type is RecordType.QUARANTINE:
                 self._keep_refusals(record)
+            elif record.type is RecordType.EVENT:
+                self._on_events(record)
             elif record.type is RecordType.TICK:
                 self._on_tick(record)
             elif record.type is RecordType.GAP:
@@ -253,6 +260,15 @@ class Judge(threading.Thread):
         # Written again after a restart: their ids are the same, and the lake shows each id once.
         refusals = decode_quarantine(record.body)
         self._refusals += [((record.seq << POS_ROW_BITS) + row, r) for row, r in enumerate(refusals)]
+
+    def _on_events(self, record: Record) -> None:
+        events = decode_events(record.body)
+        self._engine.hear(events)
+        if record.seq > self._resume.journal_seq:
+            self.counts.total["events"] += len(events)
+        if self._step_log is not None:
+            # As with refusals: written again after a restart under the same positions.
+            self._steps += [((record.seq << POS_ROW_BITS) + row, e) for row, e in enumerate(events)]
 
     def _on_tick(self, record: Record) -> None:
         tick = decode(record.type, record.body)
@@ -297,9 +313,9 @@ class Judge(threading.Thread):
         self._engine = engine
 
     def _prove(self, tick: Tick) -> None:
-        """received = main + late + repeats + quarantined + retained_ignored, exactly, at every TICK."""
+        """received = main + late + repeats + events + quarantined + retained_ignored, exactly, at every TICK."""
         total, wire = self.counts.total, tick.counts
-        accounted = total["main"] + total["late_pending"] + total["repeats"]
+        accounted = total["main"] + total["late_pending"] + total["repeats"] + total["events"]
         accounted += wire.get("quarantined", 0) + wire.get("retained_ignored", 0)
         gap = wire.get("received", 0) - accounted
         if gap != self.counts.conservation_gap:
@@ -326,6 +342,8 @@ class Judge(threading.Thread):
                 self._refusals = []
         if self._forecasts:
             self._flush_forecasts(last_seq)
+        if self._steps:
+            self._flush_steps(last_seq)
 
     def _flush_forecasts(self, last_seq: int) -> None:
         kept = self._forecast_log
@@ -334,6 +352,13 @@ class Judge(threading.Thread):
         first, table = self._forecasts[0][0] >> POS_ROW_BITS, forecasts_table(self._forecasts, ids, replay)
         if self.disk.attempt("forecasts", lambda: kept.append(first, last_seq, table)):
             self._forecasts = []
+
+    def _flush_steps(self, last_seq: int) -> None:
+        kept = self._step_log
+        assert kept is not None
+        first, table = self._steps[0][0] >> POS_ROW_BITS, events_table(self._steps)
+        if self.disk.attempt("events", lambda: kept.append(first, last_seq, table)):
+            self._steps = []
 
     def _record_effects(self, seq: int | None = None) -> None:
         """Alert events of records up to ``seq`` (default: all judged) are durable in one transaction.
@@ -353,7 +378,7 @@ class Judge(threading.Thread):
         """False if it must be tried again: a snapshot presumes that all before it is written."""
         if seq <= self._resume.snapshot_seq:
             return True
-        if self._main or self._refusals or self._forecasts or self._events:
+        if self._main or self._refusals or self._forecasts or self._steps or self._events:
             return False
         if not self.disk.attempt("the judged position", lambda: self._outbox.mark(seq)):
             return False

@@ -1,4 +1,4 @@
-"""Refusals, alert events and forecasts as rows of the lake's small logs.
+"""Refusals, alert events, forecasts and events beside readings as rows of the lake's small logs.
 
 Owns the mapping of columns; the schemas are storage.schema's.
 """
@@ -8,11 +8,12 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+import orjson
 import pyarrow as pa
 
 from anomaly.rules.base import Forecast
-from storage.records import Refusal
-from storage.schema import ALERT_LOG, ALERTS, FORECASTS, QUARANTINE
+from storage.records import Event, Refusal
+from storage.schema import ALERT_LOG, ALERTS, EVENTS, FORECASTS, QUARANTINE
 
 
 def quarantine_table(refusals: Sequence[tuple[int, Refusal]]) -> pa.Table:
@@ -68,3 +69,19 @@ def forecasts_table(
         {field.name: pa.array(columns[field.name], field.type, from_pandas=True) for field in FORECASTS},
         schema=FORECASTS,
     )
+
+
+def events_table(steps: Sequence[tuple[int, Event]]) -> pa.Table:
+    """(pos, event) pairs as EVENTS rows; pos is journal seq << 24 | row; text that says nothing becomes NULL."""
+    events = [event for _, event in steps]
+    columns = {
+        "pos": [pos for pos, _ in steps],
+        "time": [e.at_us for e in events],
+        "due": [e.due_us for e in events],
+        "attributes": [orjson.dumps(e.attributes).decode() for e in events],
+    }
+    for name in ("id", "source", "type", "state", "received_at", "lon", "lat"):
+        columns[name] = [getattr(e, name) for e in events]
+    for name in ("district", "category", "name", "point_id"):
+        columns[name] = [getattr(e, name) or None for e in events]
+    return pa.table({f.name: pa.array(columns[f.name], f.type) for f in EVENTS}, schema=EVENTS)

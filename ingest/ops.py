@@ -31,6 +31,7 @@ COUNTERS: dict[str, str] = {
     "main": "readings newer than any before of their point",
     "late_pending": "readings not newer, kept apart until compaction resolves them",
     "repeats": "exact repeats, dropped",
+    "events": "events beside readings: steps of appeals, inspections, findings, alarms",
     "late_new": "late readings that a compaction found to be new",
     "late_revised": "late readings that a compaction found to revise an earlier value",
     "late_repeats": "late readings that a compaction found to repeat an earlier one",

@@ -21,7 +21,7 @@ from ingest.config import Config
 from storage import pointmap
 from storage.batch import POS_ROW_BITS, RawBatch
 from storage.journal_reader import JournalReader
-from storage.records import Gap, RecordType, Tick, decode, decode_readings
+from storage.records import Gap, RecordType, Tick, decode, decode_events, decode_readings
 from storage.segment import Record, list_segments
 
 ROWS_MAX = 50_000
@@ -171,6 +171,8 @@ class _Judge:
                 ]
                 events += self._engine.judge(RawBatch.concat(parts), np.concatenate(places)).events
                 run = []
+            if record is not None and record.type is RecordType.EVENT:
+                self._engine.hear(decode_events(record.body))
             spoken = record is not None and record.type in (RecordType.TICK, RecordType.GAP)
             body = decode(record.type, record.body) if record is not None and spoken else None
             if isinstance(body, Tick):

@@ -67,6 +67,7 @@ class Tiers(threading.Thread):
         alerts: ParquetLog,
         alert_log: ParquetLog,
         forecasts: ParquetLog,
+        events: ParquetLog,
         outbox: Outbox,
         cut: Callable[[int], int],
     ) -> None:
@@ -80,6 +81,7 @@ class Tiers(threading.Thread):
         self._alerts = alerts
         self._alert_log = alert_log
         self._forecasts = forecasts
+        self._events = events
         self._outbox = outbox
         self._cut = cut
         self._offer: _Offer | None = None
@@ -152,7 +154,7 @@ class Tiers(threading.Thread):
             self._merged_at = now if done else now - MERGE_S + FULL_RETRY_S
 
     def _tidy_up(self, now: float) -> None:
-        for small in (self._quarantine, self._alerts, self._alert_log, self._forecasts):
+        for small in (self._quarantine, self._alerts, self._alert_log, self._forecasts, self._events):
             small.drop(self._settings.grace_s, now)
             small.merge()
         if self._retire_logs_before_day is not None:
@@ -170,6 +172,7 @@ class Tiers(threading.Thread):
             (self._alerts, "at", keep.alerts_days, open_now),
             (self._alert_log, "at", keep.alerts_days, ()),
             (self._forecasts, "made_at", keep.forecasts_days, ()),
+            (self._events, "received_at", keep.events_days, ()),
         ):
             if days is not None:
                 self.retired_rows += small.retire(column, (day - days) * US_PER_DAY, kept)
@@ -192,6 +195,7 @@ class Tiers(threading.Thread):
         self._hot.sync()
         self._quarantine.sync()
         self._forecasts.sync()
+        self._events.sync()
         folder = self._root / "snapshot"
         if not self.disk.attempt(
             "a snapshot", lambda: snapshot.save(folder, offer.seq, offer.arrays, offer.meta, self.main_seq)

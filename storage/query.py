@@ -21,6 +21,7 @@ from storage.flags import CHECK_BITS, FLAG_NAMES, GOOD
 from storage.fsync import fsync_dir
 from storage.hashes import replace_kept
 from storage.hotlist import LIST_NAME, HotList
+from storage.records import STATES
 from storage.schema import EMPTY, READINGS, with_metadata
 from storage.sealed import ensure_tables
 
@@ -32,7 +33,7 @@ REFRESH_TRIES: Final = 3
 """A refresh that met a commit halfway says so; the next one sees the new state."""
 COPY_GRACE_S: Final = 1e10
 """Three hundred years: in a copy nothing is replaced."""
-LOGS: Final = ("alerts", "quarantine", "forecasts", "alert_log", "folds")
+LOGS: Final = ("alerts", "quarantine", "forecasts", "alert_log", "folds", "events")
 ROLLUPS: Final = ("rollup_1m", "rollup_1h")
 LISTS: Final = {
     **dict.fromkeys(("plain", "touched", "dirty", "latest_file", "latest_main"), "readings"),
@@ -175,6 +176,7 @@ def _filled(lake: Path, side: Path, final: Path, time_zone: str, grace_s: float)
         "lists": ",\n    ".join(
             _list(name, side / "empty" / f"{empty}.parquet") for name, empty in LISTS.items()
         ),
+        "stage_cases": " ".join(f"WHEN {_text(state)} THEN {stage}" for state, stage in STATES.items()),
         "flag_cases": " ".join(f"WHEN {flag} THEN {_text(name)}" for flag, name in FLAG_NAMES.items()),
         "checks": "["
         + ", ".join(f"{{name: {_text(name)}, mask: {1 << bit}}}" for name, bit in CHECK_BITS.items())

@@ -1,7 +1,7 @@
 """The journal's records: what each type holds and its bytes.
 
 Owns the types and the encoding of their bodies, both ways. Knows nothing of files (storage.journal).
-READINGS and QUARANTINE are made for speed; the rare rest is JSON, which grows without a version.
+READINGS, QUARANTINE and EVENT are made for speed; the rare rest is JSON, which grows without a version.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ import struct
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from enum import IntEnum
-from typing import Any, Final
+from typing import Any, Final, cast
 
 import numpy as np
 import numpy.typing as npt
@@ -90,12 +90,19 @@ class Control:
 
 @dataclass(frozen=True, slots=True)
 class Event:
-    """Something that happened, beside what was measured: an appeal, an inspection, an alarm of a camera.
+    """One step in the life of something that happened, beside what was measured: an appeal, an inspection, a finding.
 
-    id          of its source; the same id again is a later state of the same event
-    at_us       µs since 1970 UTC
-    lon, lat    degrees, WGS 84
-    attributes  what else the source says, by name; None where it says nothing
+    id           of its source; the same id again is a later step of the same event
+    type         what it is: "appeal", "inspection", … (docs/events.md)
+    state        where it stands, one of STATES
+    at_us        when it came to stand there, µs since 1970 UTC
+    category     of what kind, in the city's words: "waterlogging", "online_catering"
+    lon, lat     degrees, WGS 84
+    point_id     a point of the registry it is about
+    attributes   what else the source says, by name; None where it says nothing
+    name         of the place or thing, for people
+    due_us       when it should be done, µs since 1970 UTC
+    received_at  µs since 1970 UTC
     """
 
     id: str
@@ -109,6 +116,22 @@ class Event:
     lat: float | None = None
     point_id: str = ""
     attributes: dict[str, str | float | None] = field(default_factory=dict)
+    name: str = ""
+    due_us: int | None = None
+    received_at: int = 0
+
+
+STATES: Final[dict[str, int]] = {
+    "accepted": 1,
+    "assigned": 2,
+    "handled": 3,
+    "closed": 4,
+    "refused": 4,
+    "cancelled": 4,
+    "rated": 5,
+}
+"""Where an event can stand, for every type, and the order of its life: of two steps with one time the higher one is the
+later. 4 and above is over."""
 
 
 RAW_BYTES_MAX = 64 * 1024
@@ -117,7 +140,7 @@ RAW_BYTES_MAX = 64 * 1024
 ROWS_MAX: Final = 1 << POS_ROW_BITS
 """Readings in one record: the row number must fit its share of ``pos``."""
 
-Body = RawBatch | list[Refusal] | Gap | Tick | Control
+Body = RawBatch | list[Refusal] | list[Event] | Gap | Tick | Control
 """What a record can hold, decoded."""
 
 # n, then four bytes of zero, so that the eight-byte columns behind it stand on eight-byte borders.
@@ -145,6 +168,25 @@ _QUARANTINE_SCHEMA = pa.schema(
         pa.field("client", pa.utf8()),
     ]
 )
+_EVENT_SCHEMA = pa.schema(
+    [
+        pa.field("id", pa.utf8(), nullable=False),
+        pa.field("source", pa.utf8(), nullable=False),
+        pa.field("type", pa.utf8(), nullable=False),
+        pa.field("state", pa.utf8(), nullable=False),
+        pa.field("at_us", pa.int64(), nullable=False),
+        pa.field("district", pa.utf8(), nullable=False),
+        pa.field("category", pa.utf8(), nullable=False),
+        pa.field("lon", pa.float64()),
+        pa.field("lat", pa.float64()),
+        pa.field("point_id", pa.utf8(), nullable=False),
+        pa.field("attributes", pa.utf8(), nullable=False),
+        pa.field("name", pa.utf8(), nullable=False),
+        pa.field("due_us", pa.int64()),
+        pa.field("received_at", pa.int64(), nullable=False),
+    ]
+)
+"""``attributes`` is a JSON object. A later version may add nullable columns behind these."""
 _ROWS_KEY: Final = b"rows"
 _STREAM_END: Final = b"\xff\xff\xff\xff\x00\x00\x00\x00"
 """How an Arrow IPC stream ends. Its readers do without; here its absence means a cut body."""
@@ -203,8 +245,7 @@ def encode_quarantine(refusals: Sequence[Refusal]) -> bytes:
     """The body of a QUARANTINE record: an Arrow IPC stream of one row a refusal, in their order.
 
     ``raw`` is cut at RAW_BYTES_MAX. Text that UTF-8 cannot hold (lone surrogates) is escaped with
-    backslashes. The number of rows stands in the schema's metadata, so that a stream cut between two
-    messages is not taken for a shorter one.
+    backslashes.
     """
     columns: list[list[Any]] = [
         [r.received_at for r in refusals],
@@ -216,35 +257,85 @@ def encode_quarantine(refusals: Sequence[Refusal]) -> bytes:
         [None if r.point_id is None else _well_formed(r.point_id) for r in refusals],
         [None if r.client is None else _well_formed(r.client) for r in refusals],
     ]
-    arrays = [pa.array(c, f.type) for c, f in zip(columns, _QUARANTINE_SCHEMA, strict=True)]
-    schema = _QUARANTINE_SCHEMA.with_metadata({_ROWS_KEY: str(len(refusals)).encode()})
-    sink = pa.BufferOutputStream()
-    with pa.ipc.new_stream(sink, schema) as stream:
-        stream.write_batch(pa.record_batch(arrays, schema=schema))
-    return bytes(sink.getvalue().to_pybytes())
+    return _encode_rows(_QUARANTINE_SCHEMA, columns)
 
 
 def decode_quarantine(body: Buffer) -> list[Refusal]:
     """The refusals of a body, in their order. Raises RecordError."""
+    return [Refusal(*row) for row in _decode_rows("QUARANTINE", _QUARANTINE_SCHEMA, body)]
+
+
+def encode_events(events: Sequence[Event]) -> bytes:
+    """The body of an EVENT record: an Arrow IPC stream of one row an event, in their order, as for QUARANTINE.
+
+    Raises RecordError for attributes that are no text, number or None.
+    """
+    text = ("id", "source", "type", "state", "district", "category", "point_id", "name")
+    columns: list[list[Any]] = []
+    for field_ in _EVENT_SCHEMA:
+        column = [getattr(event, field_.name) for event in events]
+        if field_.name in text:
+            column = [_well_formed(value) for value in column]
+        elif field_.name == "attributes":
+            column = [_encode_attributes(value) for value in column]
+        columns.append(column)
+    return _encode_rows(_EVENT_SCHEMA, columns)
+
+
+def decode_events(body: Buffer) -> list[Event]:
+    """The events of a body, in their order. Raises RecordError."""
+    events = []
+    at = _EVENT_SCHEMA.get_field_index("attributes")
+    for row in _decode_rows("EVENT", _EVENT_SCHEMA, body):
+        try:
+            attributes = orjson.loads(row[at])
+        except orjson.JSONDecodeError as error:
+            raise RecordError(f"an EVENT body's attributes are not JSON: {error}") from error
+        if not isinstance(attributes, dict):
+            raise RecordError("an EVENT body's attributes are not a JSON object")
+        known = dict(zip(_EVENT_SCHEMA.names, row, strict=True))
+        events.append(Event(**{**known, "attributes": attributes}))
+    return events
+
+
+def _encode_attributes(attributes: Mapping[str, str | float | None]) -> str:
+    whole = {
+        _well_formed(name): _well_formed(value) if isinstance(value, str) else value
+        for name, value in attributes.items()
+    }
+    return _encode_json("an event's attributes", whole).decode()
+
+
+def _encode_rows(schema: pa.Schema, columns: Sequence[list[Any]]) -> bytes:
+    """An Arrow IPC stream; the number of rows stands in the metadata, so that a cut one is not taken for a shorter."""
+    arrays = [pa.array(c, f.type) for c, f in zip(columns, schema, strict=True)]
+    counted = schema.with_metadata({_ROWS_KEY: str(len(columns[0])).encode()})
+    sink = pa.BufferOutputStream()
+    with pa.ipc.new_stream(sink, counted) as stream:
+        stream.write_batch(pa.record_batch(arrays, schema=counted))
+    return bytes(sink.getvalue().to_pybytes())
+
+
+def _decode_rows(what: str, schema: pa.Schema, body: Buffer) -> list[tuple[Any, ...]]:
+    """The rows of such a stream, columns in the order of ``schema``. Raises RecordError."""
     if bytes(body[-len(_STREAM_END) :]) != _STREAM_END:
-        raise RecordError(f"a QUARANTINE body of {len(body)} bytes is cut short: its end mark is missing")
+        raise RecordError(f"a {what} body of {len(body)} bytes is cut short: its end mark is missing")
     try:
         table = pa.ipc.open_stream(pa.py_buffer(body)).read_all()
         # Offsets of a corrupt stream may point anywhere: they are checked before anything follows them.
         table.validate(full=True)
-        names = _QUARANTINE_SCHEMA.names
-        for name in names:
-            if table.schema.field(name).type != _QUARANTINE_SCHEMA.field(name).type:
-                raise RecordError(f"a QUARANTINE body's column {name} is {table.schema.field(name).type}")
+        for name in schema.names:
+            if table.schema.field(name).type != schema.field(name).type:
+                raise RecordError(f"a {what} body's column {name} is {table.schema.field(name).type}")
         expected = int((table.schema.metadata or {}).get(_ROWS_KEY, b"-1"))
-        rows = list(zip(*(table.column(name).to_pylist() for name in names), strict=True))
+        rows = list(zip(*(table.column(name).to_pylist() for name in schema.names), strict=True))
     except RecordError:
         raise
     except (pa.ArrowException, ValueError, KeyError, OSError, MemoryError) as error:
-        raise RecordError(f"a QUARANTINE body cannot be read: {error}") from error
+        raise RecordError(f"a {what} body cannot be read: {error}") from error
     if len(rows) != expected:
-        raise RecordError(f"a QUARANTINE body of {expected} rows; {len(rows)} could be read")
-    return [Refusal(*row) for row in rows]
+        raise RecordError(f"a {what} body of {expected} rows; {len(rows)} could be read")
+    return rows
 
 
 def _encode_json(what: str, fields: Mapping[str, Any]) -> bytes:
@@ -280,7 +371,9 @@ def encode(body: Body) -> tuple[RecordType, bytes]:
     if isinstance(body, RawBatch):
         return RecordType.READINGS, encode_readings(body)
     if isinstance(body, list):
-        return RecordType.QUARANTINE, encode_quarantine(body)
+        if body and isinstance(body[0], Event):
+            return RecordType.EVENT, encode_events(body)
+        return RecordType.QUARANTINE, encode_quarantine(cast("list[Refusal]", body))
     if isinstance(body, Gap):
         text = {"kind": body.kind, "source": body.source, "detail": body.detail}
         whole = {name: _well_formed(value) for name, value in text.items()}
@@ -301,6 +394,8 @@ def decode(record_type: RecordType, body: Buffer) -> Body:
         return decode_readings(body)
     if record_type == RecordType.QUARANTINE:
         return decode_quarantine(body)
+    if record_type == RecordType.EVENT:
+        return decode_events(body)
     if record_type == RecordType.GAP:
         return Gap(**_decode_json("GAP", body, _GAP_TYPES, frozenset({"kind", "begin", "end"})))
     if record_type == RecordType.TICK:

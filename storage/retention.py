@@ -137,6 +137,7 @@ def says(settings: RetentionSettings) -> list[str]:
         ("quarantined messages", settings.quarantine_days),
         ("ended alerts", settings.alerts_days),
         ("forecasts", settings.forecasts_days),
+        ("events", settings.events_days),
     )
     lines = [after.format(what, days) for what, days in tiers if days is not None]
     return lines or ["nothing is deleted: retention is not configured"]

@@ -183,6 +183,28 @@ ALERT_LOG: Final = pa.schema(
 )
 """Every step in the life of alerts: fired, sent, answered, escalated, silenced, resolved … ``id`` grows."""
 
+EVENTS: Final = pa.schema(
+    [
+        pa.field("pos", pa.int64(), nullable=False),
+        pa.field("id", pa.string(), nullable=False),
+        pa.field("source", pa.string(), nullable=False),
+        pa.field("type", pa.string(), nullable=False),
+        pa.field("state", pa.string(), nullable=False),
+        pa.field("time", TIME, nullable=False),
+        pa.field("received_at", TIME, nullable=False),
+        pa.field("due", TIME),
+        pa.field("district", pa.string()),
+        pa.field("category", pa.string()),
+        pa.field("name", pa.string()),
+        pa.field("lon", pa.float64()),
+        pa.field("lat", pa.float64()),
+        pa.field("point_id", pa.string()),
+        pa.field("attributes", pa.string()),  # a JSON object of texts and numbers
+    ]
+)
+"""A step in the life of an event. ``pos`` is journal seq << 24 | row: the order of receipt, the same after a replay. A
+step is (source, id, state, time); of the same step twice the one received last counts."""
+
 EMPTY: Final = {
     "readings": READINGS,
     "late": LATE,
@@ -193,6 +215,7 @@ EMPTY: Final = {
     "folds": FOLDS,
     "forecasts": FORECASTS,
     "alert_log": ALERT_LOG,
+    "events": EVENTS,
 }
 """One file without rows of each: a list of files for a query is then never empty."""
 

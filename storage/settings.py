@@ -79,3 +79,5 @@ class RetentionSettings(Settings):
     alerts_days: int | None = Field(None, ge=1)
     """Of alerts that have ended, and of the steps in their log."""
     forecasts_days: int | None = Field(None, ge=1)
+    events_days: int | None = Field(None, ge=1)
+    """Of all steps of events, over or not. Personal data may not be kept for ever: set it where appeals come in."""

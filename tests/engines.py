@@ -209,7 +209,7 @@ class EngineProcess:
 
     def counted(self, received: int, timeout_s: float = 30.0) -> dict[str, Any]:
         """Wait until ``received`` readings came since the start and each is accounted for; the vitals then."""
-        ways = ("main", "late_pending", "repeats", "quarantined", "retained_ignored")
+        ways = ("main", "late_pending", "repeats", "events", "quarantined", "retained_ignored")
         seen: dict[str, Any] = {}
 
         def all_found() -> bool:

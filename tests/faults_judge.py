@@ -175,5 +175,5 @@ def judge(
 
 def accounted(vitals: dict[str, Any]) -> int:
     """received less what became of it: 0 when each reading is accounted for."""
-    ways = ("main", "late_pending", "repeats", "quarantined", "retained_ignored")
+    ways = ("main", "late_pending", "repeats", "events", "quarantined", "retained_ignored")
     return int(vitals["received"]) - sum(int(vitals.get(way, 0)) for way in ways)

@@ -327,6 +327,36 @@ CREATE OR REPLACE VIEW alert_log AS
 SELECT * FROM read_parquet(yuzui_files(getvariable('yuzui').alert_log), hive_partitioning = false)
 QUALIFY row_number() OVER (PARTITION BY id ORDER BY "at") = 1;
 
+-- Events beside readings: appeals, inspections, findings, alarms of cameras. A step is (source, id, state, time); of a step
+-- that was sent again the last received stands. docs/events.md says what each type brings.
+CREATE OR REPLACE VIEW yuzui_steps AS
+SELECT * FROM read_parquet(yuzui_files(getvariable('yuzui').events), hive_partitioning = false);
+
+-- The place of a state in the life of an event; from 4 on it is over.
+CREATE OR REPLACE MACRO yuzui_stage(state) AS CASE state {{stage_cases}} ELSE 0 END;
+
+-- Of two steps of an event the greater is the later one. For arg_max, which passes over what a step does not say.
+CREATE OR REPLACE MACRO yuzui_step(state, t, pos) AS
+    CAST(epoch_us(t) * 8 + yuzui_stage(state) AS HUGEINT) * 9223372036854775808 + pos;
+
+-- A number among the attributes of an event; NULL where there is none of that name.
+CREATE OR REPLACE MACRO yuzui_number(attributes, path) AS TRY_CAST(json_extract_string(attributes, path) AS DOUBLE);
+
+CREATE OR REPLACE VIEW event_log AS
+SELECT * EXCLUDE (pos) FROM yuzui_steps
+QUALIFY row_number() OVER (PARTITION BY source, id, state, "time" ORDER BY pos DESC) = 1;
+
+-- Where each event stands: its last step. What that step does not say is taken from the one before that says it.
+CREATE OR REPLACE VIEW events AS
+SELECT source, id, arg_max(type, step) AS type, arg_max(state, step) AS state, arg_max(stage, step) < 4 AS is_open,
+       min("time") AS opened, max("time") AS "time", arg_max(due, step) AS due,
+       arg_max(stage, step) < 4 AND arg_max(due, step) < now() AS overdue,
+       arg_max(district, step) AS district, arg_max(category, step) AS category, arg_max(name, step) AS name,
+       arg_max(lon, step) AS lon, arg_max(lat, step) AS lat, arg_max(point_id, step) AS point_id,
+       arg_max(attributes, step) AS attributes, max(received_at) AS received_at
+FROM (SELECT *, yuzui_stage(state) AS stage, yuzui_step(state, "time", pos) AS step FROM yuzui_steps)
+GROUP BY source, id;
+
 -- What each compaction made of an hour, by source.
 CREATE OR REPLACE VIEW folds AS
 SELECT * FROM read_parquet(yuzui_files(getvariable('yuzui').folds), hive_partitioning = false)
@@ -461,3 +491,105 @@ FROM rain_accumulated(last_clock(hour), now() + INTERVAL 1 MINUTE, kind := kind)
 
 -- The hydrological day, 08 to 08, that a time belongs to: named by the day on which it begins.
 CREATE OR REPLACE MACRO hydrological_day(t) AS CAST(CAST(t AS TIMESTAMPTZ) - INTERVAL 8 HOUR AS DATE);
+
+-- Events of one type, one row each: the time of each stage of its life, and what its attributes say (docs/events.md). over:
+-- closed, refused or cancelled; outcome says which. Only the columns a query asks for are computed.
+CREATE OR REPLACE MACRO yuzui_cases(of_type) AS TABLE
+SELECT source, id, coalesce(arg_max(district, step), '') AS district, coalesce(arg_max(category, step), '') AS category,
+       arg_max(due, step) AS due, arg_max(state, step) AS state, min("time") AS opened,
+       min("time") FILTER (state = 'assigned') AS assigned, min("time") FILTER (state = 'handled') AS handled,
+       max("time") FILTER (state IN ('closed', 'refused', 'cancelled')) AS over,
+       arg_max(state, step) FILTER (state IN ('closed', 'refused', 'cancelled')) AS outcome,
+       arg_max(yuzui_number(attributes, '$.solved'), step) AS solved,
+       arg_max(yuzui_number(attributes, '$.satisfied'), step) AS satisfied,
+       arg_max(yuzui_number(attributes, '$.violations'), step) AS violations,
+       arg_max(yuzui_number(attributes, '$.guests'), step) AS guests,
+       arg_max(yuzui_number(attributes, '$.visits'), step) AS visits,
+       arg_max(json_extract_string(attributes, '$.violation'), step) AS violation,
+       arg_max(json_extract_string(attributes, '$.project'), step) AS project,
+       arg_max(json_extract_string(attributes, '$.channel'), step) AS channel,
+       arg_max(json_extract_string(attributes, '$.service'), step) AS service
+FROM (SELECT *, yuzui_step(state, "time", pos) AS step FROM yuzui_steps WHERE type = of_type)
+GROUP BY source, id;
+
+CREATE OR REPLACE MACRO yuzui_hours_between(a, b) AS (epoch_us(b) - epoch_us(a)) / 3600000000;
+CREATE OR REPLACE MACRO yuzui_days_between(a, b) AS (epoch_us(b) - epoch_us(a)) / 86400000000;
+
+-- What citizens asked for from since up to until, by district and category, and what became of it by now. Withdrawn and
+-- refused ones count as appeals, not as closed. Rates are of those whose citizen was asked and answered, NULL where nobody
+-- was; hours are from the first word to the last closing.
+CREATE OR REPLACE MACRO appeals_by(since, until) AS TABLE
+SELECT district, category, count(*) AS appeals, count(*) FILTER (over IS NULL) AS open,
+       count(*) FILTER (over IS NULL AND due < now()) AS overdue, count(*) FILTER (outcome = 'closed') AS closed,
+       avg(solved) AS resolution_rate, avg(satisfied) AS satisfaction_rate,
+       avg(yuzui_hours_between(opened, assigned)) AS hours_to_assign,
+       avg(yuzui_hours_between(opened, over)) FILTER (outcome = 'closed') AS hours_to_close,
+       quantile_cont(yuzui_hours_between(opened, over), 0.9) FILTER (outcome = 'closed') AS hours_to_close_p90
+FROM yuzui_cases('appeal')
+WHERE opened >= CAST(since AS TIMESTAMPTZ) AND opened < CAST(until AS TIMESTAMPTZ)
+GROUP BY district, category ORDER BY district, category;
+
+-- Inspections of food businesses that ended from since up to until, by the city's month and kind of business: how many found
+-- something.
+CREATE OR REPLACE MACRO violation_rate(since, until) AS TABLE
+SELECT CAST(date_trunc('month', over) AS DATE) AS month, category AS business_type, count(*) AS inspections,
+       count(*) FILTER (violations > 0) AS violating, coalesce(sum(violations), 0) AS violations,
+       count(*) FILTER (violations > 0) / count(*) AS violation_rate
+FROM yuzui_cases('inspection')
+WHERE outcome = 'closed' AND over >= CAST(since AS TIMESTAMPTZ) AND over < CAST(until AS TIMESTAMPTZ)
+GROUP BY ALL ORDER BY month, business_type;
+
+-- What was found, by month, kind of business and kind of violation, and how much of it is put right by now.
+CREATE OR REPLACE MACRO violations_by(since, until) AS TABLE
+SELECT CAST(date_trunc('month', opened) AS DATE) AS month, category AS business_type, coalesce(violation, '') AS violation,
+       count(*) AS violations, count(*) FILTER (outcome = 'closed') AS corrected,
+       avg(yuzui_days_between(opened, over)) FILTER (outcome = 'closed') AS days_to_correct
+FROM yuzui_cases('violation')
+WHERE opened >= CAST(since AS TIMESTAMPTZ) AND opened < CAST(until AS TIMESTAMPTZ)
+GROUP BY ALL ORDER BY month, business_type, violation;
+
+-- Village banquets filed from since up to until, by the city's month and district. checked: somebody looked before the feast.
+CREATE OR REPLACE MACRO banquets_by(since, until) AS TABLE
+SELECT CAST(date_trunc('month', opened) AS DATE) AS month, district, count(*) AS filed,
+       count(*) FILTER (assigned IS NOT NULL OR handled IS NOT NULL) AS checked, count(*) FILTER (outcome = 'closed') AS held,
+       count(*) FILTER (outcome IN ('refused', 'cancelled')) AS called_off, coalesce(sum(guests), 0) AS guests
+FROM yuzui_cases('banquet')
+WHERE opened >= CAST(since AS TIMESTAMPTZ) AND opened < CAST(until AS TIMESTAMPTZ)
+GROUP BY ALL ORDER BY month, district;
+
+-- Approvals granted from since up to until, by the city's month and kind: days from the filing to the grant.
+CREATE OR REPLACE MACRO approval_days(since, until) AS TABLE
+SELECT CAST(date_trunc('month', over) AS DATE) AS month, category, count(*) AS approvals,
+       avg(yuzui_days_between(opened, over)) AS days, median(yuzui_days_between(opened, over)) AS days_median,
+       quantile_cont(yuzui_days_between(opened, over), 0.9) AS days_p90, max(yuzui_days_between(opened, over)) AS days_max
+FROM yuzui_cases('approval')
+WHERE outcome = 'closed' AND over >= CAST(since AS TIMESTAMPTZ) AND over < CAST(until AS TIMESTAMPTZ)
+GROUP BY ALL ORDER BY month, category;
+
+-- Findings of each project: all, those still open, those past their day, and for how long the oldest has been open.
+CREATE OR REPLACE MACRO findings_by_project() AS TABLE
+SELECT coalesce(project, '') AS project, count(*) AS findings, count(*) FILTER (over IS NULL) AS open,
+       count(*) FILTER (over IS NULL AND due < now()) AS overdue,
+       max(yuzui_days_between(opened, now())) FILTER (over IS NULL) AS oldest_days,
+       avg(yuzui_days_between(opened, over)) FILTER (outcome = 'closed') AS days_to_close
+FROM yuzui_cases('finding')
+GROUP BY ALL ORDER BY overdue DESC, open DESC, project;
+
+-- Alarms that software raised over pictures of cameras, by district and kind. false_share: of those somebody looked at, the
+-- share that was nothing.
+CREATE OR REPLACE MACRO video_alarms_by(since, until) AS TABLE
+SELECT district, category, count(*) AS alarms, count(*) FILTER (looked_at IS NULL) AS waiting,
+       count(*) FILTER (outcome = 'cancelled') AS dismissed,
+       count(*) FILTER (outcome = 'cancelled') / nullif(count(looked_at), 0) AS false_share,
+       avg(yuzui_hours_between(opened, looked_at)) * 60 AS minutes_to_look
+FROM (SELECT *, least(assigned, handled, over) AS looked_at FROM yuzui_cases('video_alarm'))
+WHERE opened >= CAST(since AS TIMESTAMPTZ) AND opened < CAST(until AS TIMESTAMPTZ)
+GROUP BY district, category ORDER BY district, category;
+
+-- Visits to government services, by the city's day and channel. An event may stand for many visits (attribute visits).
+CREATE OR REPLACE MACRO service_visits(since, until) AS TABLE
+SELECT CAST(date_trunc('day', opened) AS DATE) AS day, coalesce(channel, '') AS channel,
+       sum(coalesce(visits, 1)) AS visits, count(DISTINCT service) AS services
+FROM yuzui_cases('visit')
+WHERE opened >= CAST(since AS TIMESTAMPTZ) AND opened < CAST(until AS TIMESTAMPTZ)
+GROUP BY ALL ORDER BY day, channel;

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import random
 import re
 import shutil
 import subprocess
@@ -25,6 +26,7 @@ from storage.schema import REGISTRY
 from storage.sealed import Sealer
 from storage.settings import CompactionSettings, SealedSettings
 from tests.engines import ROOT, free_port, until
+from tests.events_city import DAY, keep, steps_of
 from tests.storage_oracle import finish
 from tests.storage_rows import HOUR, S, batch, registry
 
@@ -78,6 +80,7 @@ def lake(root: Path) -> None:
         if k < HOURS - 1:
             sealer.seal(k)
     finish(Compactor(root, CompactionSettings(lateness_s=0, fold_s=0)))
+    keep(root, steps_of(random.Random(5), 2000, now - 25 * DAY, 20))
 
 
 @pytest.fixture(scope="module")

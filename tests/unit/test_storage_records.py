@@ -13,15 +13,18 @@ from storage.records import (
     RAW_BYTES_MAX,
     Body,
     Control,
+    Event,
     Gap,
     RecordError,
     RecordType,
     Refusal,
     Tick,
     decode,
+    decode_events,
     decode_quarantine,
     decode_readings,
     encode,
+    encode_events,
     encode_quarantine,
     encode_readings,
     rows_of,
@@ -102,6 +105,51 @@ def test_refusals_come_back_with_every_field() -> None:
     assert decode_quarantine(memoryview(encode_quarantine([]))) == []
 
 
+EVENTS = [
+    Event(
+        "12345-7", "hotline", "appeal", "accepted", 1_700_000_000_000_000, "金牛区", "waterlogging", 104.06, 30.66,
+        "cd-7", {"text": "积水 \"深\"", "km": 1.5, "none": None}, "地铁口", 1_700_000_000_000_001, 5,
+    ),
+    Event("", "", "", "", -1),
+]  # fmt: skip
+
+
+def test_events_come_back_with_every_field() -> None:
+    for given in (encode_events(EVENTS), memoryview(encode_events(EVENTS))):
+        assert decode_events(given) == EVENTS
+    assert decode_events(encode_events([])) == []
+    assert encode(EVENTS)[0] is RecordType.EVENT
+    assert decode(*encode(EVENTS)) == EVENTS
+
+
+def test_an_event_whose_text_or_attributes_cannot_be_written_is_escaped_or_refused() -> None:
+    [found] = decode_events(
+        encode_events([Event("\udc80", "s", "t", "s", 0, attributes={"\ud800": "\udfff"})])
+    )
+    assert (found.id, found.attributes) == ("\\udc80", {"\\ud800": "\\udfff"})
+    with pytest.raises(RecordError, match="attributes"):
+        encode_events([Event("1", "s", "t", "s", 0, attributes={"x": object()})])  # type: ignore[dict-item]
+
+
+def test_an_event_body_cut_anywhere_or_corrupt_is_refused_or_has_as_many_rows() -> None:
+    body = encode_events(EVENTS)
+    for n in range(len(body)):
+        with pytest.raises(RecordError):
+            decode_events(body[:n])
+    seed = random.randrange(1 << 32)
+    print("seed", seed)
+    rng = random.Random(seed)
+    refused = 0
+    for _ in range(2000):
+        bad = bytearray(body)
+        bad[rng.randrange(len(bad))] ^= 1 << rng.randrange(8)
+        try:
+            assert len(decode_events(bytes(bad))) == len(EVENTS)
+        except RecordError:
+            refused += 1
+    assert refused > 0
+
+
 def test_raw_bytes_are_cut_at_the_limit_and_not_before() -> None:
     long = [Refusal(0, "s", "t", "r", "d", bytes(RAW_BYTES_MAX + extra)) for extra in (0, 1, 99)]
     assert [len(r.raw) for r in decode_quarantine(encode_quarantine(long))] == [RAW_BYTES_MAX] * 3
@@ -168,7 +216,7 @@ def test_every_body_has_its_type_and_comes_back(body: Body, kind: RecordType) ->
         (RecordType.TICK, b'{"now":true,"drained":true}', "now: expected int, got True"),
         (RecordType.TICK, b'{"now":1,"drained":1}', "drained: expected bool"),
         (RecordType.CONTROL, b"{}", "lacks type"),
-        (RecordType.EVENT, b"{}", "no body is defined for EVENT"),
+        (RecordType.EVENT, b"{}", "EVENT body of 2 bytes is cut short"),
     ],
 )
 def test_a_wrong_json_body_is_named(kind: RecordType, written: bytes, complaint: str) -> None:

@@ -135,8 +135,9 @@ class Engine:
         believed = (verdict == MAIN) & (flag == GOOD)
         scores = np.zeros(n, np.float32)
         found = self._stateful(rows, believed, flag, checks, scores, skipped, arrival, raw.received_at)
-        flag[skipped & (flag == GOOD)] = NOT_EVALUATED
-        checks[skipped] |= np.uint32(bit("not_evaluated"))
+        if skipped.any():
+            flag[skipped & (flag == GOOD)] = NOT_EVALUATED
+            checks[skipped] |= np.uint32(bit("not_evaluated"))
         flag, checks, scores = (_scattered(column, rows.order) for column in (flag, checks, scores))
         judged = _readings(raw, flag, checks, scores, pos)
         events = [event for _, event in sorted(found, key=lambda one: one[0])]
@@ -197,7 +198,7 @@ class Engine:
             rows.point if whole else rows.point[index],
             rows.time if whole else rows.time[index],
             rows.value if whole else rows.value[index],
-            self.state.arrays(),
+            self.state.live,
         )
         seen.utc_offset_us = self._wall.offset_us(seen.time)
         order = rows.order if whole else rows.order[index]
@@ -219,8 +220,10 @@ class Engine:
                 rule = rulebook()[check.rule]
                 found += self.episodes.follow(rule, seen, classes, fresh, order, raw_received_at)
         scores[index] = score_seen = self._score(seen, flag[index] == GOOD)
-        checks[index[np.flatnonzero(score_seen >= ALARM_LINE)]] |= np.uint32(bit("anomaly"))
-        classes = unusual(seen, score_seen, self.limits, self.state.arrays())
+        alarms = np.flatnonzero(score_seen >= ALARM_LINE)
+        if len(alarms):
+            checks[index[alarms]] |= np.uint32(bit("anomaly"))
+        classes = unusual(seen, score_seen, self.limits, self.state.live)
         found += self.episodes.follow(rulebook()["anomaly"], seen, classes, fresh, order, raw_received_at)
         for city_rule in self._rules:
             assessed = self._assess(city_rule, seen)
@@ -231,20 +234,20 @@ class Engine:
                 checks[index[np.flatnonzero(assessed.classes)]] |= np.uint32(bit("rule"))
             rule, classes = rulebook()[city_rule.name], assessed.classes
             found += self.episodes.follow(rule, seen, classes, fresh, order, raw_received_at, assessed)
-        seen.believe(self.state.arrays())
+        seen.believe(self.state.live)
         return found
 
     def _run(self, check: RowCheck, rows: Rows) -> U8 | None:
         """The classes a check finds; None where it raised, which is counted and said, never hidden."""
         try:
-            return check.judge(rows, self.limits, self.state.arrays())
+            return check.fastest(rows, self.limits, self.state.live)
         except Exception as failure:
             self._failed(check.name, failure)
             return None
 
     def _score(self, rows: Rows, sound: Bool) -> F32:
         try:
-            return score(rows, sound, self.state.arrays())
+            return score(rows, sound, self.state.live)
         except Exception as failure:
             self._failed("score", failure)
             return np.zeros(len(rows), np.float32)
@@ -252,7 +255,7 @@ class Engine:
     def _assess(self, rule: RowRule, rows: Rows) -> Assessed | None:
         """What one of the city's rules says of believed rows; None where it raised, as for a check."""
         try:
-            assessed = rule.judge(rows, self.limits, self.state.arrays())
+            assessed = rule.fastest(rows, self.limits, self.state.live)
         except Exception as failure:
             self._failed(rule.name, failure)
             return None

@@ -29,6 +29,7 @@ import numpy as np
 
 from anomaly.alerts.event import FIRING, LEVELS, RESOLVED, UPDATED, alert_id
 from anomaly.alerts.event import AlertEvent as AlertEvent
+from anomaly.checks.fast import IS_COMPILED, compiled
 from anomaly.checks.rows import Index, Rows
 from anomaly.limits import Limits
 from anomaly.rulebook import Rule, followed, rulebook
@@ -131,6 +132,39 @@ class Course:
     begin: int = 0
 
 
+def _concerned(rows: Rows, classes: U8, phase: U8, alert: Bool) -> Index:
+    """Positions of all rows of points that stand in an episode, or have a row in a class, and may alert."""
+    if IS_COMPILED:
+        found = np.empty(len(rows), np.intp)
+        return found[: _pick(rows.point, rows.first, classes, phase, alert, found)]
+    points = rows.point[rows.first]
+    concerned = phase[points] != Phase.NORMAL
+    if classes.any():
+        concerned |= np.logical_or.reduceat(classes != 0, rows.first)
+    concerned &= alert[points]
+    if not concerned.any():
+        return np.empty(0, np.intp)
+    return np.flatnonzero(np.repeat(concerned, np.diff(rows.first, append=len(rows))))
+
+
+@compiled
+def _pick(point: Index, first: Index, classes: U8, phase: U8, alert: Bool, found: Index) -> int:
+    groups, count = len(first), 0
+    for group in range(groups):
+        begin, end = first[group], first[group + 1] if group + 1 < groups else len(point)
+        p = point[begin]
+        if not alert[p]:
+            continue
+        concerned = phase[p] != 0
+        for i in range(begin, end):
+            concerned = concerned or classes[i] != 0
+        if concerned:
+            for i in range(begin, end):
+                found[count] = i
+                count += 1
+    return count
+
+
 Found = list[tuple[int, AlertEvent]]
 """Events with the batch row that caused them."""
 
@@ -178,15 +212,9 @@ class Episodes:
         received_at  int64[batch], µs
         assessed  what the rule judged in place of the value; None: the value itself
         """
-        points = rows.point[rows.first]
-        concerned = self._state[f"{rule.name}_phase"][points] != Phase.NORMAL
-        if classes.any():
-            concerned |= np.logical_or.reduceat(classes != 0, rows.first)
-        concerned &= self._limits["alert"][points]
-        if not concerned.any():
+        index = _concerned(rows, classes, self._state[f"{rule.name}_phase"], self._limits["alert"])
+        if not len(index):
             return []
-        lengths = np.diff(rows.first, append=len(rows))
-        index = np.flatnonzero(np.repeat(concerned, lengths))
         point = rows.point[index]
         value = rows.value[index] if assessed is None else assessed.value[index]
         limit = np.full(len(index), np.nan) if assessed is None else assessed.limit[index]

@@ -82,6 +82,11 @@ class State:
         """The live arrays by name; copy them to keep an instant."""
         return dict(self._arrays)
 
+    @property
+    def live(self) -> Mapping[str, npt.NDArray[Any]]:
+        """The live arrays by name, without a copy of the table of names: for those who ask many times a tick."""
+        return self._arrays
+
     def restore(self, arrays: Mapping[str, npt.NDArray[Any]]) -> None:
         """Take over saved arrays; points and fields that were not saved start unseen.
 

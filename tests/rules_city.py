@@ -116,7 +116,7 @@ def judged(
     order = stable_order(point)
     rows = Rows.grouped(point[order], time[order], value[order], state.arrays())
     rows.utc_offset_us = offset
-    found = rule.judge(rows, known, state.arrays())
+    found = rule.fastest(rows, known, state.arrays())
     back = Assessed(np.empty(len(point), np.uint8), np.empty(len(point)), np.empty(len(point)))
     back.classes[order], back.value[order], back.limit[order] = found.classes, found.value, found.limit
     rows.believe(state.arrays())

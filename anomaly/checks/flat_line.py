@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import numpy as np
 
-from anomaly.checks.rows import U8, Arrays, Field, RowCheck, Rows, fill_forward
+from anomaly.checks.fast import compiled
+from anomaly.checks.rows import F64, I64, U8, Arrays, Bool, Field, Index, RowCheck, Rows, fill_forward
 from storage.flags import SUSPECT
 
 
@@ -47,4 +48,35 @@ def flat_line(rows: Rows, limits: Arrays, state: Arrays) -> U8:
     return ((still >= limit) & (limit > 0)).view(np.uint8)
 
 
-CHECK = RowCheck("flat_line", SUSPECT, flat_line, (Field("flat_us", "i8", 0),), rule="stuck")
+def _loop(rows: Rows, limits: Arrays, state: Arrays) -> U8:
+    classes = np.empty(len(rows), np.uint8)
+    columns = rows.point, rows.time, rows.value, rows.previous_time, rows.previous_value
+    known = limits["flat_line_us"], limits["silence_us"], limits["flat_skip_zero"]
+    _each(*columns, *known, state["flat_us"], classes)
+    return classes
+
+
+@compiled
+def _each(
+    point: Index,
+    time: I64,
+    value: F64,
+    before_time: I64,
+    before: F64,
+    limit: I64,
+    silence_us: I64,
+    skip_zero: Bool,
+    flat_us: I64,
+    classes: U8,
+) -> None:
+    for i in range(len(point)):
+        p = point[i]
+        still = 0
+        if value[i] == before[i] and not (value[i] == 0 and skip_zero[p]):
+            passed = time[i] - before_time[i]
+            still = flat_us[p] + (passed if passed <= silence_us[p] else 0)
+        flat_us[p] = still
+        classes[i] = still >= limit[p] and limit[p] > 0
+
+
+CHECK = RowCheck("flat_line", SUSPECT, flat_line, (Field("flat_us", "i8", 0),), rule="stuck", loop=_loop)

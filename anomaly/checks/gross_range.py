@@ -7,7 +7,8 @@ from __future__ import annotations
 
 import numpy as np
 
-from anomaly.checks.rows import U8, Arrays, RowCheck, Rows
+from anomaly.checks.fast import compiled
+from anomaly.checks.rows import F64, U8, Arrays, Index, RowCheck, Rows
 from storage.flags import FAIL
 
 
@@ -21,4 +22,17 @@ def gross_range(rows: Rows, limits: Arrays, state: Arrays) -> U8:
     return np.logical_or(low, high).view(np.uint8)
 
 
-CHECK = RowCheck("gross_range", FAIL, gross_range, stateful=False)
+def _loop(rows: Rows, limits: Arrays, state: Arrays) -> U8:
+    classes = np.empty(len(rows), np.uint8)
+    _each(rows.point, rows.value, limits["range_min"], limits["range_max"], classes)
+    return classes
+
+
+@compiled
+def _each(point: Index, value: F64, low: F64, high: F64, classes: U8) -> None:
+    for i in range(len(point)):
+        p = point[i]
+        classes[i] = value[i] < low[p] or value[i] > high[p]
+
+
+CHECK = RowCheck("gross_range", FAIL, gross_range, stateful=False, loop=_loop)

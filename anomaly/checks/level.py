@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import numpy as np
 
-from anomaly.checks.rows import U8, Arrays, Bool, Field, RowCheck, Rows, fill_forward
+from anomaly.checks.fast import compiled
+from anomaly.checks.rows import F64, U8, Arrays, Bool, Field, Index, RowCheck, Rows, fill_forward
 from storage.flags import GOOD
 
 LEVELS = 4
@@ -73,4 +74,32 @@ def _masks(point: np.ndarray, signed: np.ndarray, start: Bool, limits: Arrays, s
     return mask
 
 
-CHECK = RowCheck("level", GOOD, level, (Field("level_mask", "u1", 0),), rule="level")
+def _loop(rows: Rows, limits: Arrays, state: Arrays) -> U8:
+    classes = np.empty(len(rows), np.uint8)
+    known = limits["sign"], limits["level_first"], limits["level"], limits["level_gap"]
+    _each(rows.point, rows.value, *known, state["level_mask"], classes)
+    return classes
+
+
+@compiled
+def _each(
+    point: Index, value: F64, sign: F64, first: F64, levels: F64, gap: F64, level_mask: U8, classes: U8
+) -> None:
+    for i in range(len(point)):
+        p = point[i]
+        signed, mask = value[i] * sign[p], level_mask[p]
+        classes[i] = 0
+        # Most points stand below their lowest level and did so before: they are through.
+        if mask == 0 and not signed >= first[p]:
+            continue
+        for k in range(LEVELS):
+            if signed >= levels[k, p]:
+                mask |= 1 << k
+            elif signed < levels[k, p] - gap[p]:
+                mask &= ~(1 << k)
+            if mask & 1 << k:
+                classes[i] = k + 1
+        level_mask[p] = mask
+
+
+CHECK = RowCheck("level", GOOD, level, (Field("level_mask", "u1", 0),), rule="level", loop=_loop)

@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import numpy as np
 
-from anomaly.checks.rows import NO_TIME, U8, Arrays, RowCheck, Rows
+from anomaly.checks.fast import compiled
+from anomaly.checks.rows import F64, I64, NO_TIME, U8, Arrays, Index, RowCheck, Rows
 from storage.flags import SUSPECT
 
 US_PER_S = 1_000_000
@@ -25,4 +26,20 @@ def rate_of_change(rows: Rows, limits: Arrays, state: Arrays) -> U8:
     return (step * US_PER_S > limits["rate_max_per_s"][rows.point] * passed_us).view(np.uint8)
 
 
-CHECK = RowCheck("rate_of_change", SUSPECT, rate_of_change)
+def _loop(rows: Rows, limits: Arrays, state: Arrays) -> U8:
+    classes = np.empty(len(rows), np.uint8)
+    before = rows.previous_time, rows.previous_value
+    _each(rows.point, rows.time, rows.value, *before, limits["rate_max_per_s"], classes)
+    return classes
+
+
+@compiled
+def _each(
+    point: Index, time: I64, value: F64, before_time: I64, before: F64, rate_max: F64, classes: U8
+) -> None:
+    for i in range(len(point)):
+        passed_us = 0 if before_time[i] == NO_TIME else time[i] - before_time[i]
+        classes[i] = abs(value[i] - before[i]) * US_PER_S > rate_max[point[i]] * passed_us
+
+
+CHECK = RowCheck("rate_of_change", SUSPECT, rate_of_change, loop=_loop)

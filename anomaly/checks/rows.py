@@ -18,6 +18,8 @@ from typing import Any, Final
 import numpy as np
 import numpy.typing as npt
 
+from anomaly.checks.fast import IS_COMPILED
+
 I32 = npt.NDArray[np.int32]
 I64 = npt.NDArray[np.int64]
 F64 = npt.NDArray[np.float64]
@@ -151,6 +153,7 @@ class RowCheck:
             Reads ``limits``, changes only its own ``fields`` of ``state``, and those last.
     fields  the state it owns; none: it also judges late rows
     rule    the alert rule that follows its classes, if any
+    loop    the same as ``judge`` to the last bit, as one compiled loop over the rows; only called where numba is there
     """
 
     name: str
@@ -159,6 +162,12 @@ class RowCheck:
     fields: tuple[Field, ...] = ()
     stateful: bool = True
     rule: str | None = None
+    loop: Callable[[Rows, Arrays, Arrays], U8] | None = None
+
+    @property
+    def fastest(self) -> Callable[[Rows, Arrays, Arrays], U8]:
+        """``loop`` where it can run compiled, else ``judge``."""
+        return self.loop if self.loop is not None and IS_COMPILED else self.judge
 
 
 def segments(point: I32) -> tuple[Bool, Index]:

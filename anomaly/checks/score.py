@@ -23,6 +23,7 @@ import numpy as np
 import numpy.typing as npt
 
 from anomaly.checks import surprise as one
+from anomaly.checks.fast import IS_COMPILED
 from anomaly.checks.rows import F64, I64, Arrays, Bool, Index, Rows
 
 F32 = npt.NDArray[np.float32]
@@ -40,7 +41,7 @@ VECTOR_MIN: Final = 12
 FIELDS: Final = one.FIELDS
 
 
-def score(rows: Rows, sound: Bool, state: Arrays, compiled: bool = one.IS_COMPILED) -> F32:
+def score(rows: Rows, sound: Bool, state: Arrays, compiled: bool = IS_COMPILED) -> F32:
     """The score of each row, float32[n] >= 0: what it says at the onset of something unusual, else 0.
 
     sound  bool[n]: nobody doubts the row, so it may be learned from; others are only measured

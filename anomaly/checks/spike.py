@@ -9,7 +9,8 @@ from __future__ import annotations
 
 import numpy as np
 
-from anomaly.checks.rows import U8, Arrays, Field, Index, RowCheck, Rows
+from anomaly.checks.fast import compiled
+from anomaly.checks.rows import F64, U8, Arrays, Field, Index, RowCheck, Rows
 from storage.flags import SUSPECT
 
 
@@ -66,4 +67,23 @@ def _walk(
     return bases
 
 
-CHECK = RowCheck("spike", SUSPECT, spike, (Field("spike_base", "f8", np.nan),))
+def _loop(rows: Rows, limits: Arrays, state: Arrays) -> U8:
+    classes = np.empty(len(rows), np.uint8)
+    _each(rows.point, rows.value, rows.previous_value, limits["spike_max"], state["spike_base"], classes)
+    return classes
+
+
+@compiled
+def _each(point: Index, value: F64, before: F64, most: F64, spike_base: F64, classes: U8) -> None:
+    for i in range(len(point)):
+        p = point[i]
+        base = spike_base[p]
+        # NaN compares as not near: without a base the step alone decides.
+        classes[i] = abs(value[i] - before[i]) > most[p] and not abs(value[i] - base) <= most[p]
+        if classes[i]:
+            spike_base[p] = before[i] if np.isnan(base) else base
+        elif not np.isnan(base):
+            spike_base[p] = np.nan
+
+
+CHECK = RowCheck("spike", SUSPECT, spike, (Field("spike_base", "f8", np.nan),), loop=_loop)

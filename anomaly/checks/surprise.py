@@ -12,10 +12,10 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, MutableSequence, Sequence
 from functools import cache
-from importlib import import_module
 from types import FunctionType
-from typing import Any, Final
+from typing import Final
 
+from anomaly.checks.fast import IS_COMPILED, compiled, inlined
 from anomaly.checks.rows import Field
 
 BEAT_S_MIN: Final = 60.0
@@ -102,25 +102,6 @@ FIELDS: Final = (
 )
 """score: the numbers above, two cache lines a point. score_hour, score_hour_seen: mean and readings by hour of the
 city's day."""
-
-
-def _as_it_stands(function: Callable[..., Any]) -> Callable[..., Any]:
-    return function
-
-
-try:
-    # Not a dependency: without it the same functions run as they stand. No divisor can be 0, so that none is looked
-    # at ("numpy"), and what is inlined: else the loop over columns would not become vector instructions.
-    _njit = import_module("numba").njit
-    compiled: Callable[[Callable[..., Any]], Callable[..., Any]] = _njit(
-        cache=True, nogil=True, error_model="numpy"
-    )
-    inlined: Callable[[Callable[..., Any]], Callable[..., Any]] = _njit(
-        nogil=True, error_model="numpy", forceinline=True
-    )
-    IS_COMPILED = True
-except ImportError:
-    compiled, inlined, IS_COMPILED = _as_it_stands, _as_it_stands, False
 
 
 @inlined

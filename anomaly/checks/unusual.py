@@ -11,7 +11,8 @@ from typing import Final
 import numpy as np
 import numpy.typing as npt
 
-from anomaly.checks.rows import NO_TIME, U8, Arrays, Field, Rows, fill_forward
+from anomaly.checks.fast import IS_COMPILED, compiled
+from anomaly.checks.rows import I64, NO_TIME, U8, Arrays, Bool, Field, Index, Rows, fill_forward
 
 ALARM_LINE: Final = 1.0
 HOLD_US: Final = 30 * 60 * 1_000_000
@@ -19,12 +20,19 @@ HOLD_US: Final = 30 * 60 * 1_000_000
 FIELDS: Final = (Field("unusual_t", "i8", NO_TIME),)
 
 
-def unusual(rows: Rows, score: npt.NDArray[np.float32], limits: Arrays, state: Arrays) -> U8:
+def unusual(
+    rows: Rows, score: npt.NDArray[np.float32], limits: Arrays, state: Arrays, loop: bool = IS_COMPILED
+) -> U8:
     """1 from a row over the alarm line until HOLD_US later, uint8[n].
 
     limits["anomaly_alert"]  bool[points]
     state["unusual_t"]       int64[points] µs: newest alarm; NO_TIME for none
+    loop  go through the rows one by one, compiled; the answer is the same
     """
+    if loop:
+        said = np.empty(len(rows), np.uint8)
+        _each(rows.point, rows.time, score, limits["anomaly_alert"], state["unusual_t"], said)
+        return said
     points = rows.point[rows.first]
     over = (score >= ALARM_LINE) & limits["anomaly_alert"][rows.point]
     before = state["unusual_t"][points]
@@ -40,3 +48,16 @@ def unusual(rows: Rows, score: npt.NDArray[np.float32], limits: Arrays, state: A
     state["unusual_t"][points] = np.where(classes[last], newest[last], NO_TIME)
     found: U8 = classes.view(np.uint8)
     return found
+
+
+@compiled
+def _each(
+    point: Index, time: I64, score: npt.NDArray[np.float32], wanted: Bool, newest: I64, classes: U8
+) -> None:
+    for i in range(len(point)):
+        p = point[i]
+        if score[i] >= ALARM_LINE and wanted[p]:
+            newest[p] = time[i]
+        classes[i] = newest[p] != NO_TIME and time[i] - newest[p] < HOLD_US
+        if not classes[i]:
+            newest[p] = NO_TIME

@@ -16,16 +16,13 @@ import numpy.typing as npt
 
 from anomaly.checks.rows import F64, I64, Arrays, Rows
 from anomaly.rules.base import Assessed, RowRule
-from anomaly.rules.blocks import NO_BLOCK, block_fields, said_again, settled
+from anomaly.rules.blocks import NO_BLOCK, PER_UNIT, VALUE_MAX, block_fields, goes_on, said_again, settled
 from anomaly.rules.parts import latched, local, nothing, of_kinds, part_of, rule_settings, spread, stations
 from anomaly.rules.tables import entries
 from storage.points import PointTable
 
 HOUR_US: Final = 3_600_000_000
 DAY_HOURS: Final = 24
-PER_UNIT: Final = 1000
-"""Means are taken of whole thousandths, so that no sum depends on the order of additions."""
-VALUE_MAX: Final = 1e6
 GAP: Final = 5.0
 """A step of the index is left this much below it."""
 STALE_HOURS: Final = 2
@@ -114,6 +111,14 @@ def air(rows: Rows, limits: Arrays, state: Arrays) -> Assessed:
     return spread(len(rows), part, told, *said[1:])
 
 
+def _loop(rows: Rows, limits: Arrays, state: Arrays) -> Assessed | None:
+    said = goes_on(rows, limits["air_point"], HOUR_US, state, "air", state["air_point_place"])
+    if said is None or not said.classes.any():
+        return said
+    told = np.where(limits["air_alone"][rows.point], said.classes, np.uint8(0))
+    return Assessed(told, said.value, said.limit)
+
+
 def indices(pollutant: npt.NDArray[np.int8], total: I64, count: I64, hour: I64) -> F64:
     """The index of each hour's mean, float64[m]; NaN where nothing was read."""
     found = np.full(len(total), np.nan)
@@ -134,5 +139,6 @@ RULES = (
         block_fields("air", "air_point"),
         title_zh="空气质量分指数(小时)",
         title_en="air quality index, hourly",
+        loop=_loop,
     ),
 )

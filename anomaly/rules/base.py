@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from anomaly.checks.fast import IS_COMPILED
 from anomaly.checks.rows import U8, Arrays, Field, Rows
 from storage.points import PointTable
 
@@ -45,6 +46,8 @@ class RowRule:
     judge     (rows, limits, state) -> Assessed. Changes only its own ``fields`` of ``state``, and those last.
               Where a stream is cut into batches must not matter.
     unit, title_zh, title_en   of ``value``, for messages: "mm", "1小时雨量", "rain in 1 h"
+    loop      the same as ``judge`` as one compiled loop over the rows, where numba is there; None where it leaves these
+              rows, and the state as it was, to ``judge``
     """
 
     name: str
@@ -54,6 +57,12 @@ class RowRule:
     unit: str = ""
     title_zh: str = ""
     title_en: str = ""
+    loop: Callable[[Rows, Arrays, Arrays], Assessed | None] | None = None
+
+    def fastest(self, rows: Rows, limits: Arrays, state: Arrays) -> Assessed:
+        """``loop`` where it can run compiled and takes the rows, else ``judge``."""
+        found = self.loop(rows, limits, state) if self.loop is not None and IS_COMPILED else None
+        return self.judge(rows, limits, state) if found is None else found
 
 
 @dataclass(frozen=True, slots=True)

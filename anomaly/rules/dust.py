@@ -14,14 +14,12 @@ import numpy.typing as npt
 
 from anomaly.checks.rows import F64, Arrays, Rows
 from anomaly.rules.base import Assessed, Condition, RowRule, TickRule, TickView
-from anomaly.rules.blocks import block_fields, said_again, settled
+from anomaly.rules.blocks import PER_UNIT, VALUE_MAX, block_fields, goes_on, said_again, settled
 from anomaly.rules.parts import LEVELS, latched, local, nothing, of_kinds, part_of, rule_settings, spread
 from storage.points import PointTable
 
 SPAN_US: Final = 900_000_000
 HOUR_US: Final = 3_600_000_000
-PER_UNIT: Final = 1000
-VALUE_MAX: Final = 1e6
 GAP: Final = 10.0
 STALE_SPANS: Final = 2
 STALE_HOURS: Final = 2
@@ -64,6 +62,10 @@ def dust(rows: Rows, limits: Arrays, state: Arrays) -> Assessed:
         said = classes, mean, stands
         over.keep(state, "dust", *said)
     return spread(len(rows), part, *said)
+
+
+def _loop(rows: Rows, limits: Arrays, state: Arrays) -> Assessed | None:
+    return goes_on(rows, limits["dust_point"], SPAN_US, state, "dust", state["dust_point_place"])
 
 
 def _means(view: TickView, name: str, mask: str, block_us: int, stale: int) -> F64:
@@ -124,6 +126,7 @@ RULES = (
         unit="µg/m³",
         title_zh="工地扬尘15分钟均值",
         title_en="site dust, mean of 15 min",
+        loop=_loop,
     ),
     TickRule(
         "dust_excess",

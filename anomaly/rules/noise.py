@@ -13,9 +13,10 @@ from typing import Any, Final
 import numpy as np
 import numpy.typing as npt
 
-from anomaly.checks.rows import F64, I64, U8, Arrays, Bool, Rows
+from anomaly.checks.fast import compiled
+from anomaly.checks.rows import F64, I64, U8, Arrays, Bool, Index, Rows
 from anomaly.rules.base import Assessed, RowRule
-from anomaly.rules.blocks import Settled, block_fields, said_again, settled
+from anomaly.rules.blocks import DB_MAX, Settled, block_fields, goes_on, said_again, settled
 from anomaly.rules.parts import (
     LEVELS,
     Part,
@@ -31,8 +32,6 @@ from anomaly.rules.tables import entries
 from storage.points import PointTable
 
 HOUR_US: Final = 3_600_000_000
-DB_MAX: Final = 140.0
-"""Louder is no noise of a street; keeps sums of energy of an hour at 1 kHz within 64 bits."""
 GAP_DB: Final = 1.0
 """A step is left this much below it: what is judged changes only every few minutes, and should not flap."""
 STALE_SPANS: Final = 2
@@ -111,6 +110,53 @@ def noise(rows: Rows, limits: Arrays, state: Arrays) -> Assessed:
     return spread(len(rows), part, *said)
 
 
+def _loop(rows: Rows, limits: Arrays, state: Arrays) -> Assessed | None:
+    mask = limits["noise_point"]
+    if _any_of(rows.point, mask, limits["noise_slow"]):
+        return None
+    said = goes_on(
+        rows, mask, int(limits["noise_leq_us"][0]), state, "noise", state["noise_point_place"], energy=True
+    )
+    if said is not None and len(said.classes) and said.classes.flags.writeable:
+        night = entries("noise", "night")[0]
+        rules = night["from_h"], night["to_h"], float(night["peak_above"])
+        columns = rows.point, rows.time, rows.value, mask, limits["noise_night"]
+        _peaks(*columns, rows.utc_offset_us, *rules, said.classes, said.value, said.limit)
+    return said
+
+
+@compiled
+def _any_of(point: Index, mask: Bool, slow: Bool) -> bool:
+    found = False
+    for i in range(len(point)):
+        found = found or (mask[point[i]] and slow[point[i]])
+    return found
+
+
+@compiled
+def _peaks(
+    point: Index,
+    time: I64,
+    value: F64,
+    mask: Bool,
+    night: F64,
+    offset_us: int,
+    from_h: int,
+    to_h: int,
+    peak_above: float,
+    classes: U8,
+    said: F64,
+    said_limit: F64,
+) -> None:
+    for i in range(len(point)):
+        if not mask[point[i]] or classes[i] != 0:
+            continue
+        peak_at = night[point[i]] + peak_above
+        hour = (time[i] + offset_us) // HOUR_US % 24
+        if value[i] > peak_at and (hour >= from_h or hour < to_h):
+            classes[i], said[i], said_limit[i] = 1, value[i], peak_at
+
+
 def _levels(part: Part, clock: I64, mean: Settled, limits: Arrays) -> tuple[F64, F64]:
     """The level in dB(A) that each row is judged by, and the limit of that time; NaN where nothing is known."""
     span_us = limits["noise_leq_us"][0]
@@ -141,5 +187,6 @@ RULES = (
         unit="dB(A)",
         title_zh="噪声等效声级",
         title_en="equivalent noise level",
+        loop=_loop,
     ),
 )

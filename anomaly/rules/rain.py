@@ -14,9 +14,10 @@ from typing import Any, Final
 import numpy as np
 import numpy.typing as npt
 
-from anomaly.checks.rows import F64, I64, NO_TIME, U8, Arrays, Field, Index, Rows
+from anomaly.checks.fast import compiled
+from anomaly.checks.rows import F64, I64, NO_TIME, U8, Arrays, Bool, Field, Index, Rows
 from anomaly.rules.base import Assessed, RowRule
-from anomaly.rules.gauge import PER_MM, SPAN_US, SPANS, added, dated
+from anomaly.rules.gauge import COUNTER_MM_MAX, PER_MM, READING_MM_MAX, SPAN_US, SPANS, added, dated
 from anomaly.rules.parts import I32, LEVELS, Part, latched, nothing, of_kinds, part_of, rule_settings, spread
 from anomaly.rules.rings import ALL, NO_SPAN, Spans, spans
 from anomaly.rules.settings import FlashSettings, RuleSettings
@@ -163,6 +164,97 @@ def rain(rows: Rows, limits: Arrays, state: Arrays) -> Assessed:
     return spread(len(rows), told, classes, value, limit)
 
 
+def _loop(rows: Rows, limits: Arrays, state: Arrays) -> Assessed | None:
+    mask = limits["rain_gauge"]
+    met = _gauges(rows.point, mask, limits["rain_counts"])
+    if met < 1:
+        # Counters are left to the columns: what they tell of after a silence makes rows of its own.
+        return nothing(len(rows)) if met == 0 else None
+    n = len(rows)
+    found = Assessed(np.zeros(n, np.uint8), np.full(n, np.nan), np.full(n, np.nan))
+    known = mask, limits["rain_lowest"], limits["rain_table"], limits["rain_steps"], limits["rain_gap"][0]
+    kept = (state[f"rain_{name}"] for name in ("ring", "span", "total", "counter", "time", "latch"))
+    said = found.classes, found.value, found.limit
+    columns = rows.point, rows.time, rows.value
+    _each(*columns, *known, state["rain_gauge_place"], *kept, *said)
+    return found
+
+
+@compiled
+def _gauges(point: Index, mask: Bool, counts: Bool) -> int:
+    """How many rows are of gauges, -1 where one of them is a counter."""
+    met = 0
+    for i in range(len(point)):
+        if mask[point[i]]:
+            if counts[point[i]]:
+                return -1
+            met += 1
+    return met
+
+
+@compiled
+def _each(
+    point: Index,
+    time: I64,
+    value: F64,
+    mask: Bool,
+    lowest: I64,
+    table: npt.NDArray[np.int16],
+    steps: I64,
+    gap: int,
+    place: I32,
+    ring: I32,
+    newest: I64,
+    total: I64,
+    counter: I64,
+    spoke: I64,
+    latch: U8,
+    classes: U8,
+    said: F64,
+    said_limit: F64,
+) -> None:
+    for i in range(len(point)):
+        p = point[i]
+        if not mask[p]:
+            continue
+        at = place[p]
+        told = np.int64(np.rint(min(max(value[i], 0.0), COUNTER_MM_MAX) * PER_MM))
+        total[at] += told if told <= READING_MM_MAX * PER_MM else 0
+        counter[at], spoke[at] = told, time[i]
+        span, was = (time[i] - 1) // SPAN_US, newest[at]
+        if span != was and was != NO_SPAN:
+            for b in range(max(was + 1, span - SPANS + 1), span):
+                ring[b % SPANS, at] = ring[was % SPANS, at]
+        now = np.int32(total[at])
+        ring[span % SPANS, at], newest[at] = now, span
+        day = np.int64(np.int32(now - ring[(span - 12 * HOURS[-1]) % SPANS, at]))
+        value_mm, limit, enter, stay = day / PER_MM, np.nan, 0, 0
+        if day >= lowest[p] - gap:
+            best = -np.inf
+            share_max = 0.0
+            for w in range(len(HOURS)):
+                sum_w = np.int64(np.int32(now - ring[(span - 12 * HOURS[w]) % SPANS, at]))
+                share_max = max(share_max, sum_w / steps[table[p], w].min())
+            for w in range(len(HOURS)):
+                sum_w = np.int64(np.int32(now - ring[(span - 12 * HOURS[w]) % SPANS, at]))
+                step = steps[table[p], w]
+                reached, least = 0, step.min()
+                for k in range(LEVELS):
+                    if sum_w >= step[k]:
+                        reached = k + 1
+                    if sum_w >= step[k] - gap:
+                        stay = max(stay, k + 1)
+                enter = max(enter, reached)
+                order = reached + sum_w / least / (share_max + 1)
+                if order > best:
+                    best, value_mm = order, sum_w / PER_MM
+                    bound = step[reached - 1] if reached else least
+                    limit = np.nan if bound == NO_STEP else bound / PER_MM
+        held = max(enter, min(latch[at], stay))
+        classes[i], said[i], said_limit[i] = held, value_mm, limit
+        latch[at] = held
+
+
 def _running(part: Part, more: I64) -> I64:
     """The sum of ``more`` along each point up to and with each row, int64[m]."""
     if part.single:
@@ -210,5 +302,6 @@ RULES = (
         unit="mm",
         title_zh="雨量达到暴雨标准(实测)",
         title_en="rain reached a rainstorm step (measured)",
+        loop=_loop,
     ),
 )

@@ -13,9 +13,10 @@ from typing import Any, Final
 import numpy as np
 import numpy.typing as npt
 
-from anomaly.checks.rows import F64, U8, Arrays, Field, Index, Rows
+from anomaly.checks.fast import compiled
+from anomaly.checks.rows import F64, I64, U8, Arrays, Bool, Field, Index, Rows
 from anomaly.rules.base import Assessed, RowRule
-from anomaly.rules.parts import LEVELS, latched, nothing, of_kinds, part_of, rule_settings, spread
+from anomaly.rules.parts import I32, LEVELS, latched, nothing, of_kinds, part_of, rule_settings, spread
 from anomaly.rules.rings import NO_SPAN, Spans, spans
 from anomaly.rules.travel import FIELDS, keep, linked
 from storage.points import PointTable
@@ -87,6 +88,92 @@ F32 = npt.NDArray[np.float32]
 Seconds = npt.NDArray[np.uint32]
 
 
+def _loop(rows: Rows, limits: Arrays, state: Arrays) -> Assessed:
+    n = len(rows)
+    found = Assessed(np.zeros(n, np.uint8), np.full(n, np.nan), np.full(n, np.nan))
+    of_points = "rise_point", "sign", "rise_from", "level", "rise_minutes"
+    kept = "rise_point_place", "rise_value", "rise_second", "rise_span", "rise_latch"
+    met = _each(
+        rows.point,
+        rows.time,
+        rows.value,
+        *(limits[name] for name in of_points),
+        float(limits["rise_share"][0]),
+        *(state[name] for name in kept),
+        found.classes,
+        found.value,
+        found.limit,
+    )
+    keep(rows, limits, state)
+    return found if met else nothing(n)
+
+
+@compiled
+def _each(
+    point: Index,
+    time: I64,
+    value: F64,
+    mask: Bool,
+    sign: F64,
+    start: F64,
+    levels: F64,
+    horizons: F64,
+    share: float,
+    place: I32,
+    ring: F32,
+    ring_second: Seconds,
+    newest: I64,
+    latch: U8,
+    classes: U8,
+    said: F64,
+    said_limit: F64,
+) -> int:
+    met = 0
+    for i in range(len(point)):
+        p = point[i]
+        if not mask[p]:
+            continue
+        met += 1
+        at = place[p]
+        now, second, span = np.float32(value[i] * sign[p]), time[i] // 1_000_000, time[i] // SPAN_US
+        was = newest[at]
+        if span != was:
+            if was != NO_SPAN:
+                # Minutes without a reading take that of the minute before them, as far back as the ring goes.
+                for b in range(max(was + 1, span - SPANS + 1), span):
+                    ring[b % SPANS, at] = ring[was % SPANS, at]
+                    ring_second[b % SPANS, at] = ring_second[was % SPANS, at]
+            ring[span % SPANS, at], ring_second[span % SPANS, at] = now, second
+            newest[at] = span
+        enter, stay = 0, 0
+        if now >= start[p]:
+            slope = np.inf
+            for back in BACK:
+                older = ring[(span - back) % SPANS, at]
+                if not now > older:
+                    slope = np.nan
+                    break
+                minutes = (second - np.int64(ring_second[(span - back) % SPANS, at])) / 60.0
+                slope = min(slope, (np.float64(now) - np.float64(older)) / minutes)
+            if slope == slope:
+                for k in range(LEVELS):
+                    level = levels[k, p]
+                    left = (level - np.float64(now)) / slope
+                    if not (left > 0 and (level <= 0 or now >= share * level)):
+                        continue
+                    within = left <= horizons[k]
+                    if within:
+                        enter = k + 1
+                    if left <= STAY * horizons[k]:
+                        stay = k + 1
+                    if within or said[i] != said[i]:
+                        said[i], said_limit[i] = left, level * sign[p]
+        held = max(enter, min(latch[at], stay))
+        classes[i] = held
+        latch[at] = held
+    return met
+
+
 def _rising(
     at: Spans, near: Index, now: tuple[F32, Seconds], heads: tuple[F32, Seconds], state: Arrays
 ) -> tuple[Index, F64]:
@@ -140,5 +227,6 @@ RULES = (
         unit="min",
         title_zh="距下一级水位时间",
         title_en="time to the next level",
+        loop=_loop,
     ),
 )

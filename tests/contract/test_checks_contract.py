@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 import pytest
 
 from anomaly.checks import all_checks
+from anomaly.checks.fast import IS_COMPILED
 from anomaly.checks.rows import NO_TIME, RowCheck, Rows
 from anomaly.limits import Limits, limits_of
 from anomaly.state import State
@@ -18,6 +20,12 @@ from tests.anomaly_city import T0, S, check_settings, kind_settings, point_table
 
 POINTS = 12
 CHECKS = all_checks()
+FORMS = [
+    form
+    for check in CHECKS
+    for form in (check, *([replace(check, judge=check.loop)] if check.loop and IS_COMPILED else []))
+]
+"""Each check as columns, and as the loop that must say the same to the last bit."""
 Scalar = Callable[[int, int, float, dict[str, Any], Limits], int]
 """(point, time, value, memory of the point, limits) -> class. Written to be read, one reading at a time."""
 
@@ -72,7 +80,9 @@ SCALAR: dict[str, Scalar] = {
     "level": scalar_level,
 }
 
-each_check = pytest.mark.parametrize("check", CHECKS, ids=lambda check: check.name)
+each_check = pytest.mark.parametrize(
+    "check", FORMS, ids=lambda check: check.name + ("-loop" if check.judge is check.loop else "")
+)
 
 
 def limits() -> Limits:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from dataclasses import replace
 from datetime import date, timedelta
 from fractions import Fraction
 from typing import Any
@@ -11,6 +12,8 @@ from typing import Any
 import numpy as np
 import pytest
 
+from anomaly.checks.fast import IS_COMPILED
+from anomaly.checks.rows import Rows
 from anomaly.rules import row_rules, tick_rules
 from anomaly.rules.base import RowRule
 from anomaly.rules.rain import NO_STEP
@@ -25,6 +28,7 @@ Seen = tuple[int, float, float]
 Scalar = Callable[[int, int, float, dict[str, Any], dict[str, Any]], Seen]
 """(point, time, value, memory of the point, limits) -> class, value, limit. Written to be read, a reading at a time."""
 
+Batch = tuple[np.ndarray, np.ndarray, np.ndarray]
 NONE: Seen = (0, math.nan, math.nan)
 
 
@@ -221,7 +225,15 @@ SCALAR: dict[str, Scalar] = {
     "dust": scalar_dust,
 }
 
-each_rule = pytest.mark.parametrize("rule", ROW_RULES, ids=lambda rule: rule.name)
+FORMS = [
+    form
+    for rule in ROW_RULES
+    for form in (replace(rule, loop=None), *([rule] if rule.loop and IS_COMPILED else []))
+]
+"""Each rule as columns, and as the loop in front of them that must say the same."""
+each_rule = pytest.mark.parametrize(
+    "rule", FORMS, ids=lambda rule: rule.name + ("-loop" if rule.loop else "")
+)
 
 
 def same(a: State, b: State) -> bool:
@@ -271,6 +283,45 @@ def test_any_split_gives_the_same_answers_and_state(rule: RowRule, seed: int) ->
         joined = np.concatenate([getattr(piece, name) for piece in pieces])
         assert joined.tobytes() == getattr(expected, name).tobytes(), name
     assert same(whole, parts)
+
+
+LOOPS = [rule for rule in ROW_RULES if rule.loop and IS_COMPILED]
+
+
+def without_repeats(batch: Batch) -> Iterator[Batch]:
+    """Cut so that no point comes twice in a piece: what a live tick looks like."""
+    seen: set[int] = set()
+    begin = 0
+    for i, p in enumerate([*batch[0].tolist(), None]):
+        if p in seen or p is None:
+            yield tuple(column[begin:i] for column in batch)  # type: ignore[misc]
+            begin, seen = i, set()
+        seen.add(p)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("rule", LOOPS, ids=lambda rule: rule.name)
+@pytest.mark.parametrize("seed", range(3))
+def test_the_loop_says_what_the_columns_say_and_leaves_the_same_state(rule: RowRule, seed: int) -> None:
+    print(f"seed {seed}")
+    known = limits()
+    point, time, value = stream(seed)
+    kept = ~known["rain_counts"][point]  # counters are left to the columns
+    columns, loops, taken = new_state(known), new_state(known), 0
+    for piece in without_repeats((point[kept], time[kept], value[kept])):
+        expected = judged(replace(rule, loop=None), piece, columns, known)
+        rows = Rows.grouped(*piece, loops.arrays())
+        rows.utc_offset_us = OFFSET_US
+        assert rule.loop is not None
+        found = rule.loop(rows, known, loops.arrays())
+        taken += found is not None
+        found = rule.judge(rows, known, loops.arrays()) if found is None else found
+        rows.believe(loops.arrays())
+        for name in ("classes", "value", "limit"):
+            assert np.array_equal(
+                getattr(found, name), getattr(expected, name), equal_nan=name != "classes"
+            ), name
+    assert same(columns, loops)
+    assert taken > 100, "the loop must have something to say"
 
 
 @each_rule

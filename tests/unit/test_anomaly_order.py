@@ -7,6 +7,7 @@ from itertools import pairwise
 import numpy as np
 import pytest
 
+from anomaly.checks.fast import IS_COMPILED
 from anomaly.order import LATE, MAIN, REPEAT, Grouped, split
 from anomaly.state import State
 from storage.batch import RawBatch
@@ -15,11 +16,11 @@ from tests.anomaly_city import T0, S, raw_batch
 POINTS = 6
 
 
-def verdicts(raw: RawBatch, state: State) -> list[int]:
+def verdicts(raw: RawBatch, state: State, loop: bool = IS_COMPILED) -> list[int]:
     """In batch order."""
-    rows = Grouped.of(raw)
+    rows = Grouped.of(raw, loop)
     found = np.empty(len(raw), np.uint8)
-    found[rows.order] = split(rows, state)
+    found[rows.order] = split(rows, state, loop)
     return found.tolist()
 
 
@@ -56,7 +57,10 @@ def random_raw(seed: int, n: int, span: int) -> RawBatch:
 @pytest.mark.parametrize(
     "span", [30, 3_000, 1 << 61], ids=["dense", "sparse", "times too far apart for one key"]
 )
-def test_equals_the_definition_wherever_the_stream_is_cut(seed: int, span: int) -> None:
+@pytest.mark.parametrize(
+    "loop", [False, True] if IS_COMPILED else [False], ids=lambda loop: "loop" if loop else "columns"
+)
+def test_equals_the_definition_wherever_the_stream_is_cut(seed: int, span: int, loop: bool) -> None:
     raw = random_raw(seed, 400, span)
     expected = scalar(raw, {})
     assert set(expected) >= {MAIN, LATE}
@@ -64,7 +68,7 @@ def test_equals_the_definition_wherever_the_stream_is_cut(seed: int, span: int) 
     cuts = [0, *np.sort(np.random.default_rng(seed).integers(0, 400, 12)).tolist(), 400]
     for a, b in pairwise(cuts):
         if b > a:
-            found += verdicts(raw.take(np.arange(a, b)), state)
+            found += verdicts(raw.take(np.arange(a, b)), state, loop)
     assert found == expected
 
 
@@ -85,3 +89,13 @@ def test_only_a_new_reading_counts_as_heard() -> None:
     verdicts(raw_batch([(0, T0, 1.0)], received=[T0 + S]), state)
     verdicts(raw_batch([(0, T0, 1.0), (0, T0 - S, 1.0)], received=[T0 + 9 * S] * 2), state)
     assert state["last_received"][0] == T0 + S
+
+
+@pytest.mark.parametrize("points", [1, 400, 116_200, 3_000_000])
+def test_rows_are_grouped_alike_with_and_without_the_loop(points: int) -> None:
+    rng = np.random.default_rng(points)
+    print(f"seed {points}")
+    n = 3_000
+    raw = raw_batch([(int(p), T0 + i, float(i)) for i, p in enumerate(rng.integers(0, points, n))])
+    assert Grouped.of(raw, True).order.tolist() == Grouped.of(raw, False).order.tolist()
+    assert Grouped.of(raw, True).order.tolist() == np.argsort(raw.point, kind="stable").tolist()

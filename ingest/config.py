@@ -1,13 +1,12 @@
 """The one config: every table and key an operator may set.
 
 Owns names, types, defaults and their reasons (storage.settings and anomaly.settings hold those of
-their rooms). Reading files, ${VAR} and fault reports are in ingest.configfile.
+their rooms, ingest.sourcesettings those of sources). Reading files, ${VAR} and fault reports are in ingest.configfile.
 """
 
 from __future__ import annotations
 
 from typing import Literal
-from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 from pydantic import Field, field_validator
 
@@ -23,6 +22,8 @@ from anomaly.settings import (
     TargetSettings,
     WebhookSettings,
 )
+from ingest.sourcesettings import SourceSettings as SourceSettings
+from ingest.sourcesettings import SourcesSettings, zone_name
 from storage.settings import (
     MIB,
     CompactionSettings,
@@ -35,21 +36,13 @@ from storage.settings import (
 )
 
 
-def _zone(name: str) -> str:
-    try:
-        ZoneInfo(name)
-    except (ZoneInfoNotFoundError, ValueError, OSError):
-        raise ValueError(f'unknown time zone "{name}" (expected a name such as "Asia/Shanghai")') from None
-    return name
-
-
 class CitySettings(Settings):
     """[city]: whose night this is."""
 
     name: str = "city"
     time_zone: str = "UTC"
     """Decides what a day and an hour of the day mean in queries and limits; storage is UTC."""
-    check_zone = field_validator("time_zone")(_zone)
+    check_zone = field_validator("time_zone")(zone_name)
 
 
 class DataSettings(Settings):
@@ -126,41 +119,6 @@ class SubscriberSettings(Settings):
     """Cap of the jittered exponential backoff."""
 
 
-class SourceSettings(Settings):
-    """[[source]]: one upstream information system: its topics, payload form and limits."""
-
-    name: str = Field(pattern=r"^[a-z0-9][a-z0-9_-]*$", max_length=64)
-    gateway_topic: str | None = None
-    """Where gateways publish arrays, `{gateway}` standing for the gateway id: "cd/{gateway}/batch"."""
-    id_field: str = "id"
-    time_field: str = "ts"
-    value_field: str = "v"
-    flag_field: str = "q"
-    readings_field: str | None = None
-    """Where an array stands inside an object: "readings". Field paths use dots: "data.value"."""
-    time_unit: Literal["s", "ms", "us", "ns"] = "ms"
-    """Unit of numeric times; declared, never guessed."""
-    time_zone: str | None = None
-    """Of ISO times without an offset; default the city's."""
-    bare_numbers: bool = True
-    """A payload that is just a number is a value timed on receipt, for points whose registry row says
-    time_from = receive."""
-    age_s_max: float = Field(7 * 86_400.0, gt=0)
-    ahead_s_max: float = Field(600.0, gt=0)
-    """The time window: older or further ahead than this goes to quarantine."""
-    message_bytes_max: int = Field(MIB, ge=16, le=256 * MIB)
-    readings_per_message_max: int = Field(10_000, ge=1, le=1_000_000)
-    depth_max: int = Field(16, ge=1, le=512)
-    missing_values: list[float] = Field(default_factory=list)
-    """Codes that mean "no value", such as -9999: stored as missing (NULL, flag 9)."""
-
-    @field_validator("time_zone")
-    @classmethod
-    def check_zone(cls, name: str | None) -> str | None:
-        """Refuse a zone this machine does not know."""
-        return name if name is None else _zone(name)
-
-
 class WireSettings(Settings):
     """[wire]: reading sockets."""
 
@@ -226,6 +184,7 @@ class Config(Settings):
     listener: ListenerSettings = ListenerSettings()
     subscriber: list[SubscriberSettings] = Field(default_factory=list)
     source: list[SourceSettings] = Field(default_factory=list)
+    sources: SourcesSettings = SourcesSettings()
     wire: WireSettings = WireSettings()
     journal: JournalSettings = JournalSettings()
     hot: HotSettings = HotSettings()

@@ -40,7 +40,12 @@ class ConfigFaults(Exception):  # noqa: N818 (all the faults, not one error)
 
     def __init__(self, faults: Iterable[Fault]) -> None:
         self.faults = list(faults)
-        lines = (f"{fault} (in {fault.file})" if fault.file else str(fault) for fault in self.faults)
+        lines = (
+            f"{fault} (in {fault.file})"
+            if fault.file and not fault.path.startswith(fault.file)
+            else str(fault)
+            for fault in self.faults
+        )
         super().__init__("\n".join(lines))
 
 
@@ -187,7 +192,7 @@ def keys_at(config: type[BaseModel], loc: Loc) -> list[str]:
         # Below [kinds] the next key is a name of the operator's choice: the model stays.
         if info is not None:
             model = model_in(info.annotation)
-    return list(model.model_fields) if model is not None else []
+    return [info.alias or name for name, info in model.model_fields.items()] if model is not None else []
 
 
 def model_in(annotation: Any) -> type[BaseModel] | None:

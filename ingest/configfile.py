@@ -23,6 +23,7 @@ from pydantic_core import ErrorDetails
 from ingest.config import Config
 from ingest.configfaults import ConfigFaults, Fault, Filled, Loc, spelled, worded
 from ingest.configrules import rule_faults
+from ingest.sourcesettings import SourcesSettings
 
 __all__ = ["ConfigFaults", "Fault", "load"]
 
@@ -40,6 +41,7 @@ class _Reading:
     said_in  the file of each key and array entry
     written  what stood where the environment gave a number or truth value
     broken   places with a fault: the rules leave these alone
+    bodies   sources that are files of their own: a place in the file is told, not in the whole
     """
 
     file: Path
@@ -49,10 +51,13 @@ class _Reading:
     written: dict[Loc, str] = field(default_factory=dict)
     broken: set[Loc] = field(default_factory=set)
     faults: list[Fault] = field(default_factory=list)
+    bodies: dict[Loc, str] = field(default_factory=dict)
 
     def fault(self, loc: Loc, message: str, file: str | None = None) -> None:
         self.broken.add(loc)
-        self.faults.append(Fault(spelled(loc), message, file or self.file_of(loc)))
+        body = self.bodies.get(loc[:2])
+        path = spelled(loc) if body is None else f"{body}: {spelled(loc[2:])}"
+        self.faults.append(Fault(path, message, file or self.file_of(loc)))
 
     def file_of(self, loc: Loc) -> str:
         """The file that said the nearest part of ``loc``; the main file for what nobody said."""
@@ -82,6 +87,7 @@ def load(path: Path, env: Mapping[str, str] | None = None) -> Config:
             # Without the main file everything else would be found missing.
             raise ConfigFaults(reading.faults)
     _fill(reading, reading.tables, ())
+    _add_sources(reading)
     _say_default_paths(reading.tables)
     _make_absolute(reading.tables, path.absolute().parent)
     config = _validated(reading)
@@ -90,14 +96,48 @@ def load(path: Path, env: Mapping[str, str] | None = None) -> Config:
     return config
 
 
+def _add_sources(reading: _Reading) -> None:
+    """Append the files of ``[sources] dir`` to the array ``source``."""
+    for file in toml_files(sources_folder(reading.file, reading.tables)):
+        name = f"{file.parent.name}/{file.name}"
+        body = _parsed(file, name, reading)
+        if body is None:
+            continue
+        sources = reading.tables.setdefault("source", [])
+        if not isinstance(sources, list):
+            return  # a fault of its own
+        loc: Loc = ("source", len(sources))
+        reading.bodies[loc] = name
+        reading.said_in[loc] = name
+        _remember(reading, body, loc, name)
+        if isinstance(body.get("source"), list):
+            reading.fault((*loc, "source"), "the file is the body of one source: leave out [[source]]")
+            del body["source"]
+        body.setdefault("name", file.stem)
+        sources.append(body)
+        _fill(reading, body, loc)
+
+
+def sources_folder(path: Path, tables: Mapping[str, Any]) -> Path:
+    """The folder of the sources' files, by the merged tables of the config in ``path``."""
+    said = tables.get("sources")
+    name = said.get("dir") if isinstance(said, dict) else None
+    return path.absolute().parent / (name if isinstance(name, str) else SourcesSettings().dir)
+
+
+def toml_files(folder: Path) -> list[Path]:
+    """The TOML files of a folder in order of name."""
+    # Editors leave dot files beside what they edit.
+    return sorted(f for f in folder.glob("*.toml") if not f.name.startswith("."))
+
+
 def drop_in_folder(path: Path) -> Path:
     """The folder whose ``*.toml`` belong to ``path``: ``city.d`` for ``city.toml``."""
     return path.with_suffix(".d")
 
 
 def _drop_ins(path: Path) -> list[Path]:
-    # Editors leave dot files beside what they edit.
-    return sorted(f for f in drop_in_folder(path).glob("*.toml") if not f.name.startswith("."))
+    return toml_files(drop_in_folder(path))
 
 
 def _parsed(file: Path, name: str, reading: _Reading) -> dict[str, Any] | None:

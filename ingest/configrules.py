@@ -17,6 +17,7 @@ from ingest.config import ListenerSettings, OpsSettings, SourceSettings, SqlSett
 from ingest.configalerts import alert_faults
 from ingest.configfaults import Loc
 from ingest.configtables import Found, array, existing, unique, whole_table
+from ingest.sourcerules import source_faults, sources_faults
 from storage.settings import RetentionSettings
 
 FILTER_BYTES_MAX = 65_535
@@ -51,6 +52,10 @@ def rule_faults(tables: dict[str, Any], broken: set[Loc]) -> Found:
         yield from _subscriber(loc, subscriber)
     for source_loc, source in sources:
         yield from _source(source_loc, source)
+        yield from source_faults(source_loc, source)
+        if source.credential is not None and listener is not None and listener.enabled and listener.anonymous:
+            yield (*source_loc, "credential"), "the listener takes anyone: set $.listener.anonymous = false"
+    yield from sources_faults(sources)
     yield from alert_faults(tables, broken)
     retention = whole_table(RetentionSettings, tables.get("retention", {}), ("retention",), broken)
     if retention is not None:

@@ -37,6 +37,7 @@ LEVELS = ("level_blue", "level_yellow", "level_orange", "level_red")
 LIMITS = ("range_min", "range_max", *LEVELS, "level_gap")
 NUMBERS = ("lon", "lat", "expected_interval_s", *LIMITS)
 REQUIRED = ("point_id", "source", "kind", "topic")
+"""``topic`` only where the source has no topics or port of its own; ``kind`` may be its source's."""
 COLUMNS = (
     "point_id",
     "name",
@@ -80,7 +81,7 @@ def objections(rows: pl.DataFrame, config: Config) -> Iterator[Objection]:
           ``row`` (0 …), ``place`` ("line 2" …), ``wrong_NAME`` (the text of a number or truth value that is
           none, else null), and limits already filled from the kinds
     """
-    rules = [*_presence(), *_texts(config), *_numbers(), *_limits(), *_repeats()]
+    rules = [*_presence(config), *_texts(config), *_numbers(), *_limits(), *_repeats()]
     masks = rows.select(rule[0].fill_null(False).alias(str(i)) for i, rule in enumerate(rules))
     for mask, rule in zip(masks, rules, strict=True):
         if mask.any():
@@ -92,9 +93,13 @@ def objections(rows: pl.DataFrame, config: Config) -> Iterator[Objection]:
 Rule = tuple[pl.Expr, pl.Expr]
 
 
-def _presence() -> Iterator[Rule]:
+def _presence(config: Config) -> Iterator[Rule]:
+    own = [source.name for source in config.source if source.topics or source.port is not None]
     for name in REQUIRED:
-        yield pl.col(name).is_null(), pl.lit(f"{name}: required, but empty")
+        empty = pl.col(name).is_null()
+        if name == "topic":
+            empty &= ~pl.col("source").is_in(own).fill_null(False)
+        yield empty, pl.lit(f"{name}: required, but empty")
 
 
 def _quoted(name: str) -> pl.Expr:

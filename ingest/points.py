@@ -18,6 +18,7 @@ from typing import NamedTuple
 import polars as pl
 
 from ingest.config import Config
+from ingest.devicepoints import DECLARED, device_points
 from ingest.pointcsv import appended, changed, records
 from ingest.pointproposal import Seen, propose
 from ingest.pointrules import COLUMNS, LIMITS, NUMBERS, REQUIRED, TEXT, TIME_FROM, objections
@@ -121,6 +122,12 @@ def read_registry(path: Path, config: Config) -> Registry:
         if registry is None or registry.faults_count:
             registry = _read_exactly(path, config, table)
         return registry
+    except FileNotFoundError as error:
+        if any(source.devices for source in config.source):
+            return _checked(
+                path, pl.DataFrame(schema=dict.fromkeys(REQUIRED, pl.String)), config, "line", None
+            )
+        return _refused(path, [f"cannot be read: {error.strerror or error}"])
     except OSError as error:
         return _refused(path, [f"cannot be read: {error.strerror or error}"])
     except UnicodeDecodeError as error:
@@ -175,36 +182,52 @@ def _checked(
     more: Sequence[tuple[int, str]] = (),
 ) -> Registry:
     """Type, fill and judge the rows of ``table``. ``more``: faults of records that are not in it."""
-    if wrong := list(_column_faults(table.columns)):
+    if wrong := list(_column_faults(table.columns, config)):
         return _refused(path, wrong)
     numbers = pl.Series("at", lines or range(1, len(table) + 1), dtype=pl.Int64)
     if word == "line" and lines is None:
         numbers += 1
-    rows = _typed(table, config).with_columns(numbers, place=pl.format(f"{word} {{}}", numbers))
+    placed = table.with_columns(numbers, place=pl.format(f"{word} {{}}", numbers))
+    rows = _typed(_with_declared(placed, config), config)
     bad = pl.repeat(False, len(rows), dtype=pl.Boolean, eager=True)
-    found = [(at, message) for at, message in more]
+    found = [(at, f"{word} {at}", message) for at, message in more]
     count = len(found)
     for objection in objections(rows, config):
         bad |= objection.mask
         count += int(objection.mask.sum())
         told = rows.with_columns(message=objection.message).filter(objection.mask).head(FAULTS_SHOWN_MAX)
-        found += told.select("at", "message").rows()
+        found += told.select("at", "place", "message").rows()
     found.sort(key=lambda fault: fault[0])
-    faults = [RowFault(f"{word} {at}", message) for at, message in found[:FAULTS_SHOWN_MAX]]
+    faults = [RowFault(place, message) for _, place, message in found[:FAULTS_SHOWN_MAX]]
     good = rows.filter(~bad)
     retired = good.filter("retired")["point_id"].to_list()
     return Registry(
-        path, _shaped(good.filter(~pl.col("retired"))), retired, len(table) + len(more), faults, count
+        path, _shaped(good.filter(~pl.col("retired"))), retired, len(rows) + len(more), faults, count
     )
 
 
-def _column_faults(columns: Sequence[str]) -> Iterable[str]:
+def _with_declared(table: pl.DataFrame, config: Config) -> pl.DataFrame:
+    """The file's rows and behind them the points of the sources' ``devices``; a row of the file stands for both."""
+    made = [row for source in config.source for row in device_points(source)]
+    if not made:
+        return table
+    declared = pl.DataFrame(made, schema=dict.fromkeys((*DECLARED, "place"), pl.String), orient="row")
+    declared = declared.filter(~pl.col("point_id").is_in(table["point_id"].cast(pl.String).implode()))
+    declared = declared.with_columns(at=pl.lit(len(table) + 2, dtype=pl.Int64))
+    return pl.concat([table.with_columns(pl.exclude("at").cast(pl.String)), declared], how="diagonal")
+
+
+def _column_faults(columns: Sequence[str], config: Config) -> Iterable[str]:
     for name in columns:
         if name not in COLUMNS:
             near = get_close_matches(name, COLUMNS, n=1)
             yield f'unknown column "{name}"' + (f' (did you mean "{near[0]}"?)' if near else "")
+    given = {
+        "kind": any(source.kind for source in config.source),
+        "topic": any(source.topics or source.port is not None for source in config.source),
+    }
     for name in REQUIRED:
-        if name not in columns:
+        if name not in columns and not given.get(name):
             yield f'column "{name}" is required'
 
 
@@ -228,9 +251,26 @@ def _typed(table: pl.DataFrame, config: Config) -> pl.DataFrame:
         truth.is_in(["true", "1"]).fill_null(False).alias("retired"),
         pl.when(~known).then(pl.col("retired")).alias("wrong_retired"),
         pl.col("row").cast(pl.Int64),
-        pl.col("time_from").fill_null(TIME_FROM[0]),
+        _from_source("time_from", config).fill_null(TIME_FROM[0]),
+        _from_source("kind", config),
     ]
-    return rows.with_columns(parsed).with_columns(_from_kind(name, config) for name in ("unit", *LIMITS))
+    interval = pl.col("expected_interval_s").fill_null(_from_source("interval_s", config))
+    return (
+        rows.with_columns(parsed)
+        .with_columns(interval)
+        .with_columns(_from_kind(name, config) for name in ("unit", *LIMITS))
+    )
+
+
+def _from_source(name: str, config: Config) -> pl.Expr:
+    """What the row's source says: of kind and time_from where the row says nothing, of interval_s by itself."""
+    said = {s.name: value for s in config.source if (value := getattr(s, name))}
+    number = name == "interval_s"
+    if not said:
+        return pl.lit(None, dtype=pl.Float64) if number else pl.col(name)
+    dtype = pl.Float64 if number else pl.String
+    of_source = pl.col("source").replace_strict(said, default=None, return_dtype=dtype)
+    return of_source if number else pl.col(name).fill_null(of_source)
 
 
 def _from_kind(name: str, config: Config) -> pl.Expr:

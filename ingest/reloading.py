@@ -29,7 +29,7 @@ from storage.records import Control
 
 log = logging.getLogger("yuzui.reload")
 
-LIVE_TABLES: Final = ("kinds", "checks", "rules", "source")
+LIVE_TABLES: Final = ("kinds", "checks", "rules", "source", "sources")
 """Tables of the config that a reload takes up, beside the registry. Others need a restart; the report names them."""
 
 

@@ -10,8 +10,13 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from zoneinfo import ZoneInfo
 
+from ingest.codecs.base import Codec
+from ingest.codecs.binding import Binding, KeyTable
+from ingest.codecs.table import make_codec
 from ingest.config import Config, SourceSettings
 from ingest.decode.times import US_PER_UNIT
+from ingest.ratelimit import RateLimit
+from ingest.sourcetopics import Belongs, SourceTopics
 from storage.points import TIME_FROM_RECEIVE, PointTable
 
 REFUSED_CACHED_MAX = 10_000
@@ -22,6 +27,7 @@ REFUSED_CACHED_MAX = 10_000
 class Source:
     """A source's settings, ready for the decoder.
 
+    codec, binding  how its payloads are read and whose they are; None where it speaks the plain JSON form
     time_scale   µs a unit of numeric time; 0 where the fast path must not multiply (ns)
     *_path       field paths split at dots
     oldest, newest  the time window in the source's own unit, set anew for each poll
@@ -37,6 +43,9 @@ class Source:
     flag_path: tuple[str, ...]
     readings_path: tuple[str, ...]
     flat: bool
+    codec: Codec | None = None
+    binding: Binding | None = None
+    rate: RateLimit | None = None
     oldest_us: int = 0
     newest_us: int = 0
     oldest: int = 0
@@ -67,6 +76,8 @@ class Route:
     gateway  code of the gateway whose readings carry their ids; -1 otherwise
     refusal  reason of quarantine, or "" where publishing is right
     fast     one flat object with a numeric time is likely: the decoder may take its short way
+    device, quantity  what the topic says of its readings, "" where it says nothing
+    keys     what the source's own words stand for on this topic; None where the source has no binding
     """
 
     point: int
@@ -75,6 +86,9 @@ class Route:
     refusal: str = ""
     fast: bool = False
     timed_on_receipt: bool = False
+    device: str = ""
+    quantity: str = ""
+    keys: KeyTable | None = None
 
 
 class RouteTable(dict[bytes, Route]):
@@ -99,11 +113,13 @@ def compile_source(settings: SourceSettings, city_zone: str) -> Source:
     """A source ready for the decoder; its zone is the city's where it names none."""
     paths = [settings.id_field, settings.time_field, settings.value_field, settings.flag_field]
     scale = US_PER_UNIT.get(settings.time_unit, 0)
-    flat = all("." not in p for p in paths) and not settings.missing_values and not settings.readings_field
+    plain = not settings.mapped and settings.rate_max_per_s is None and not settings.missing_values
+    flat = plain and all("." not in p for p in paths) and not settings.readings_field
+    zone = ZoneInfo(settings.time_zone or city_zone)
     return Source(
         name=settings.name,
         settings=settings,
-        zone=ZoneInfo(settings.time_zone or city_zone),
+        zone=zone,
         time_scale=scale,
         id_path=tuple(settings.id_field.split(".")),
         time_path=tuple(settings.time_field.split(".")),
@@ -111,6 +127,8 @@ def compile_source(settings: SourceSettings, city_zone: str) -> Source:
         flag_path=tuple(settings.flag_field.split(".")),
         readings_path=tuple(settings.readings_field.split(".")) if settings.readings_field else (),
         flat=flat and scale > 0,
+        codec=make_codec(settings.codec, settings, zone) if settings.mapped else None,
+        rate=None if settings.rate_max_per_s is None else RateLimit(settings.rate_max_per_s),
     )
 
 
@@ -128,6 +146,10 @@ class Routes:
         self._point_of = {t.encode(): i for i, t in enumerate(points.topic) if t}
         self._gateway_of = dict(self._gateway_topics(points, config.source))
         self.number_of = points.number_of()
+        for source in self.sources.values():
+            if source.codec is not None:
+                source.binding = Binding(source.settings, points, self.number_of)
+        self._topics = SourceTopics(config.source)
         self._tables: dict[str | None, RouteTable] = {}
 
     @staticmethod
@@ -151,12 +173,32 @@ class Routes:
         if credential not in self._tables:
 
             def resolve(topic: bytes) -> Route:
-                if credential is not None and not allows(credential, topic.decode(errors="replace")):
+                if credential is None:
+                    return self._route(topic)
+                if not allows(credential, topic.decode(errors="replace")):
                     return Route(-1, -1, self._nearest(topic), "not_allowed")
-                return self._route(topic)
+                route = self._route(topic)
+                only = route.source.settings.credential
+                return route if only in (None, credential) else Route(-1, -1, route.source, "not_allowed")
 
             self._tables[credential] = RouteTable(resolve)
         return self._tables[credential]
+
+    def of_source(self, name: str) -> Route:
+        """Where everything leads that comes in by a source's own door, whatever it calls itself."""
+        source = self.sources[name]
+        return self._bound(Route(-1, -1, source))
+
+    def settings_of(self, name: str) -> SourceSettings:
+        """Of a source by its name; those of nobody's topics for any other."""
+        return self.sources.get(name, self.nowhere).settings
+
+    def keep(self, before: Routes) -> None:
+        """Where settings agree, go on with what the codecs of ``before`` were told (aliases) and with its rates."""
+        for name, source in self.sources.items():
+            old = before.sources.get(name)
+            if old is not None and old.settings == source.settings and old.zone == source.zone:
+                source.codec, source.rate = old.codec, old.rate
 
     def _route(self, topic: bytes) -> Route:
         point = self._point_of.get(topic)
@@ -165,11 +207,25 @@ class Routes:
             if self.points.retired[point]:
                 return Route(-1, -1, source, "retired_point")
             on_receipt = int(self.points.time_from[point]) == TIME_FROM_RECEIVE
-            return Route(point, -1, source, fast=source.flat, timed_on_receipt=on_receipt)
+            return self._bound(Route(point, -1, source, fast=source.flat, timed_on_receipt=on_receipt))
         gateway = self._gateway_of.get(topic)
         if gateway is not None:
-            return Route(-1, gateway[0], self.sources[gateway[1]])
+            return self._bound(Route(-1, gateway[0], self.sources[gateway[1]]))
+        belongs = self._belongs(topic)
+        if belongs is not None:
+            source = self.sources[belongs.source]
+            return self._bound(Route(-1, -1, source, device=belongs.device, quantity=belongs.quantity))
         return Route(-1, -1, self.nowhere, "unknown_topic")
+
+    @staticmethod
+    def _bound(route: Route) -> Route:
+        """With the table of its keys, where its source has a binding."""
+        if route.source.binding is not None:
+            route.keys = route.source.binding.keys_for(route)
+        return route
+
+    def _belongs(self, topic: bytes) -> Belongs | None:
+        return self._topics.find(topic.decode(errors="replace"))
 
     def _nearest(self, topic: bytes) -> Source:
         """The source a refused topic would have belonged to, so that its owner sees the refusal."""
@@ -177,7 +233,10 @@ class Routes:
         if point is not None:
             return self.sources[self.points.sources[self.points.source[point]]]
         gateway = self._gateway_of.get(topic)
-        return self.sources[gateway[1]] if gateway is not None else self.nowhere
+        if gateway is not None:
+            return self.sources[gateway[1]]
+        belongs = self._belongs(topic)
+        return self.sources[belongs.source] if belongs is not None else self.nowhere
 
     def set_window(self, now_us: int, *, open_ended: bool = False, lenient: bool = False) -> None:
         """Move every source's time window; called once a poll. ``lenient`` as in Source."""

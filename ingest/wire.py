@@ -87,6 +87,7 @@ class Wire:
 
     def adopt(self, routes: Routes) -> None:
         """Take up another registry from the next turn on."""
+        routes.keep(self._routes)
         self._routes = routes
         self.messages.adopt(routes)
 

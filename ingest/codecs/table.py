@@ -14,7 +14,9 @@ from ingest.codecs.base import Codec
 if TYPE_CHECKING:
     from ingest.config import SourceSettings
 
-CODECS: Final[dict[str, str]] = {}
+CODECS: Final[dict[str, str]] = {
+    "json": "ingest.codecs.json_mapping:JsonMapping",
+}
 """``codec`` of a source to "module:class"."""
 
 

@@ -37,6 +37,17 @@ class Columns:
         self.time.append(time_us)
         self.value.append(value)
 
+    def extend(
+        self, point: list[int], time_us: list[int], value: list[float], device_flag: list[int]
+    ) -> None:
+        """Many readings; four lists of one length."""
+        if any(device_flag):
+            row = len(self.point)
+            self.device_flag.update({row + i: flag for i, flag in enumerate(device_flag) if flag})
+        self.point.extend(point)
+        self.time.extend(time_us)
+        self.value.extend(value)
+
     def time_on_receipt(self, point: int, received_at_us: int) -> int:
         """µs for a reading that brings no time: the poll's, one more for each before it of this point.
 

@@ -7,17 +7,18 @@ Knows nothing of sockets, files or acknowledgements.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
 
 import orjson
 
+from ingest.codecs.json_mapping import json_body
+from ingest.decode.by_codec import decode_by_codec
 from ingest.decode.columns import Columns
+from ingest.decode.message import Message, Outcome, refusal_of
 from ingest.decode.refused import DETAIL_CHARS_MAX, Refused
 from ingest.decode.times import BadTime, to_us
 from ingest.routes import Route, Source, at_path
 from storage.flags import DEVICE_FLAGS, DEVICE_SILENT, MISSING, NOT_EVALUATED
 from storage.points import TIME_FROM_RECEIVE, PointTable
-from storage.records import RAW_BYTES_MAX, Refusal
 
 NAN = float("nan")
 
@@ -26,39 +27,10 @@ class RetainedError(Exception):
     """A retained message without a time of its own: the past, not a reading."""
 
 
-@dataclass(slots=True)
-class Message:
-    """What the decoder knows of one PUBLISH.
-
-    retained   a broker kept it and sends it because we subscribed
-    oversized  too large to take in: ``payload`` is only its beginning
-    """
-
-    topic: bytes
-    payload: bytes
-    client: str | None
-    received_at: int
-    retained: bool = False
-    oversized: bool = False
-
-
-@dataclass(slots=True)
-class Outcome:
-    """What became of one message: rows added, and refusals (readings, or 1 for an unreadable message).
-
-    outside  rows added though outside the time window, because our own clock is suspect
-    """
-
-    readings: int = 0
-    untimed: int = 0
-    outside: int = 0
-    retained_ignored: int = 0
-    refusals: list[Refusal] = field(default_factory=list)
-
-
 class JsonReadings:
     """The general decoder: every form a source may declare, one message at a time.
 
+    A source with a codec is ingest.decode.by_codec's; the rest of this is the plain JSON form.
     The common message (one flat object on a point's own topic) is taken by ``fast`` without it.
     """
 
@@ -70,16 +42,27 @@ class JsonReadings:
         """Add the message's good readings to ``into``; every other is a Refusal in the outcome."""
         if route.refusal:
             return Outcome(
-                refusals=[self._refusal(route.source, message, Refused(route.refusal), message.payload)]
+                refusals=[refusal_of(route.source, message, Refused(route.refusal), message.payload)]
             )
+        if route.source.codec is not None and not message.oversized:
+            return decode_by_codec(route, message, into)
         try:
             if message.oversized:
                 raise Refused("oversized", "only its beginning is kept")
+            rate = route.source.rate
+            if rate is not None and not message.again and not rate.admits(message.received_at):
+                raise Refused(
+                    "rate_limited", f"more than {route.source.settings.rate_max_per_s:g} readings/s"
+                )
             body = self._parse(route.source, message.payload)
             elements = list(self._elements(route.source, body))
         except Refused as refused:
-            return Outcome(refusals=[self._refusal(route.source, message, refused, message.payload)])
+            return Outcome(refusals=[refusal_of(route.source, message, refused, message.payload)])
         outcome = Outcome()
+        whole = message.payload if len(elements) == 1 or route.source.readings_path else None
+        outcome.whole = whole
+        if route.source.rate is not None and not message.again:
+            route.source.rate.took(len(elements))
         for element in elements:
             try:
                 outcome.untimed += self._reading(route, element, message, into, outcome)
@@ -87,38 +70,15 @@ class JsonReadings:
             except RetainedError:
                 outcome.retained_ignored += 1
             except Refused as refused:
-                raw = message.payload if len(elements) == 1 else _raw(element, message)
-                outcome.refusals.append(self._refusal(route.source, message, refused, raw))
+                raw = _raw(element, message) if whole is None else whole
+                outcome.refusals.append(refusal_of(route.source, message, refused, raw))
         return outcome
-
-    @staticmethod
-    def _refusal(source: Source, message: Message, refused: Refused, raw: bytes) -> Refusal:
-        return Refusal(
-            received_at=message.received_at,
-            source=source.name,
-            topic=message.topic.decode(errors="replace"),
-            reason=refused.reason,
-            detail=refused.detail,
-            raw=raw[:RAW_BYTES_MAX],
-            point_id=refused.point_id,
-            client=message.client,
-        )
 
     @staticmethod
     def _parse(source: Source, payload: bytes) -> object:
         if len(payload) > source.settings.message_bytes_max:
             raise Refused("oversized", f"{len(payload)} bytes, at most {source.settings.message_bytes_max}")
-        try:
-            body = orjson.loads(payload)
-        except orjson.JSONDecodeError as fault:
-            text = str(fault)
-            raise Refused("not_finite" if "infinity" in text else "bad_json", text) from None
-        # Counting brackets bounds the depth from above without walking; only suspects are walked.
-        if payload.count(b"[") + payload.count(b"{") > source.settings.depth_max:
-            depth = _depth(body)
-            if depth > source.settings.depth_max:
-                raise Refused("too_deep", f"{depth} levels, at most {source.settings.depth_max}")
-        return body
+        return json_body(payload, source.settings.depth_max)
 
     @staticmethod
     def _elements(source: Source, body: object) -> Iterator[object]:
@@ -250,18 +210,3 @@ def _raw(element: object, message: Message) -> bytes:
         return orjson.dumps(element)
     except orjson.JSONEncodeError:
         return message.payload
-
-
-def _depth(body: object) -> int:
-    """Levels of nesting, found without recursion: the parser's own limit is 1,024."""
-    deepest = 0
-    open_levels = [(body, 1)]
-    while open_levels:
-        inner, level = open_levels.pop()
-        if isinstance(inner, dict):
-            deepest = max(deepest, level)
-            open_levels.extend((v, level + 1) for v in inner.values())
-        elif isinstance(inner, list):
-            deepest = max(deepest, level)
-            open_levels.extend((v, level + 1) for v in inner)
-    return deepest

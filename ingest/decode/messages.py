@@ -8,12 +8,13 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import orjson
 
 from ingest.decode.columns import Columns
-from ingest.decode.json_readings import JsonReadings, Message
+from ingest.decode.json_readings import JsonReadings
+from ingest.decode.message import Message, Outcome
 from ingest.routes import Routes, RouteTable
 from storage.batch import RawBatch
 from storage.records import Refusal
@@ -60,6 +61,8 @@ class Messages:
         self.counts: Counter[str] = Counter()
         self.refused_by_reason: Counter[tuple[str, str]] = Counter()
         self._outside: Counter[str] = Counter()
+        self.kept_bytes: Counter[str] = Counter()
+        """Of each source, in quarantine: what the lake holds already is set at the start."""
 
     def adopt(self, routes: Routes) -> None:
         """Decode by another registry from here on; between two polls."""
@@ -120,13 +123,24 @@ class Messages:
             self.counts["received"] += outcome.readings + len(outcome.refusals) + outcome.retained_ignored
             self.counts["untimed"] += outcome.untimed
             self.counts["retained_ignored"] += outcome.retained_ignored
-            for refusal in outcome.refusals:
-                self.refuse(refusal)
-                refused[index] = refusal.reason
+            self._refuse_all(outcome)
+            if outcome.refusals:
+                refused[index] = outcome.refusals[-1].reason
         return refused
 
-    def refuse(self, refusal: Refusal) -> None:
-        """Count a refusal and keep it, unless the bound of its source, reason and minute is reached."""
+    def _refuse_all(self, outcome: Outcome) -> None:
+        """The bytes of a message are kept once; further refusals of it have none: the first one kept has them."""
+        has_whole = False
+        for refusal in outcome.refusals:
+            whole = refusal.raw is outcome.whole
+            kept = self.refuse(replace(refusal, raw=b"") if whole and has_whole else refusal)
+            has_whole = has_whole or (whole and kept)
+
+    def refuse(self, refusal: Refusal) -> bool:
+        """Count a refusal and keep it, unless the bound of its source is reached; whether it was kept.
+
+        The bounds: refusals of some reasons a minute, and bytes of a source in all.
+        """
         self.counts["quarantined"] += 1
         self.refused_by_reason[refusal.source, refusal.reason] += 1
         if refusal.reason == "time_window":
@@ -140,8 +154,14 @@ class Messages:
             self._kept[key] += 1
             if self._kept[key] > self._kept_per_minute:
                 self.counts["quarantined_not_kept"] += 1
-                return
+                return False
+        held = self.kept_bytes[refusal.source] + len(refusal.raw)
+        if held > self._routes.settings_of(refusal.source).quarantine_bytes_max:
+            self.counts["quarantined_not_kept"] += 1
+            return False
+        self.kept_bytes[refusal.source] = held
         self._refusals.append(refusal)
+        return True
 
     def take_outside(self) -> Counter[str]:
         """Readings outside their time window by source, refused or not, since the last take."""

@@ -54,13 +54,27 @@ _ALL = (
         IMPLEMENTATION_SPECIFIC,
         "older than age_s_max or further ahead than ahead_s_max: check the clock",
     ),
-    Reason("no_id", IMPLEMENTATION_SPECIFIC, "a reading on a gateway topic needs the source's id_field"),
+    Reason(
+        "no_id", IMPLEMENTATION_SPECIFIC, "nothing says which device this is: the source's id_field or device"
+    ),
+    Reason(
+        "codec_fault",
+        IMPLEMENTATION_SPECIFIC,
+        "the codec fell over these bytes: a mistake of Yuzui's, please report it with them",
+    ),
     Reason("unknown_point", TOPIC_NAME_INVALID, "no such point in the registry: `yuzui points propose`"),
     Reason("unknown_topic", TOPIC_NAME_INVALID, "no point or gateway has this topic: `yuzui points propose`"),
     Reason("retired_point", TOPIC_NAME_INVALID, "the point is retired in the registry"),
-    Reason("identity_mismatch", NOT_AUTHORIZED, "the payload names a point that is not the topic's"),
+    Reason(
+        "identity_mismatch", NOT_AUTHORIZED, "topic, payload and registry do not agree whose reading this is"
+    ),
     Reason("not_allowed", NOT_AUTHORIZED, "the credential may not publish to this topic"),
     Reason("oversized", QUOTA_EXCEEDED, "larger than message_bytes_max; only its head is kept"),
+    Reason(
+        "rate_limited",
+        QUOTA_EXCEEDED,
+        "the source sends more than its rate_max_per_s: raise it, or `yuzui quarantine replay` later",
+    ),
     Reason(
         "too_many_readings",
         QUOTA_EXCEEDED,

@@ -42,6 +42,24 @@ def to_us(value: object, unit: str, zone: ZoneInfo) -> int:
     raise BadTime(f"a time is a number or text, not {type(value).__name__}")
 
 
+def from_text(text: str, form: str, zone: ZoneInfo) -> int:
+    """µs since 1970 UTC of a time written as ``form`` says (strptime); without an offset it is in ``zone``.
+
+    Raises BadTime for other text and for a time beyond the calendar.
+
+    >>> from_text("20260701080000", "%Y%m%d%H%M%S", ZoneInfo("Asia/Shanghai"))
+    1782864000000000
+    """
+    try:
+        return _in_us(datetime.strptime(text, form), zone)  # noqa: DTZ007 - given its zone there
+    except (ValueError, OverflowError):
+        raise BadTime(f'"{text[:40]}" is not a time as "{form}"') from None
+
+
+def _in_us(parsed: datetime, zone: ZoneInfo) -> int:
+    return ((parsed if parsed.tzinfo else parsed.replace(tzinfo=zone)) - _EPOCH) // _ONE_US
+
+
 def _from_iso(text: str, zone: ZoneInfo) -> int:
     if len(text) <= len("2026-07-01"):
         raise BadTime(f'"{text[:40]}" has no time of day')
@@ -49,9 +67,7 @@ def _from_iso(text: str, zone: ZoneInfo) -> int:
         parsed = datetime.fromisoformat(text)
     except ValueError:
         raise BadTime(f'"{text[:40]}" is not an ISO 8601 time') from None
-    if parsed.tzinfo is None:
-        parsed = parsed.replace(tzinfo=zone)
     try:
-        return (parsed - _EPOCH) // _ONE_US
+        return _in_us(parsed, zone)
     except OverflowError:
         raise BadTime(f'"{text[:40]}" is out of range') from None

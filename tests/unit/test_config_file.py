@@ -38,7 +38,11 @@ def test_an_empty_file_is_the_defaults_standing_beside_it(tmp_path: Path) -> Non
     config = good(write(tmp_path, ""))
     assert config.data.dir == str(tmp_path / "data")
     assert config.points.file == str(tmp_path / "points.csv")
-    assert config.model_copy(update={"data": Config().data, "points": Config().points}) == Config()
+    assert config.sources.dir == str(tmp_path / "sources.d")
+    assert (
+        config.model_copy(update={name: getattr(Config(), name) for name in ("data", "points", "sources")})
+        == Config()
+    )
 
 
 @pytest.mark.parametrize(

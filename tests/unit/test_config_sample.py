@@ -10,6 +10,7 @@ from typing import Any, get_args, get_origin
 
 import pytest
 from pydantic import BaseModel
+from pydantic.fields import FieldInfo
 
 from ingest.config import Config
 from ingest.configfaults import keys_at, model_in
@@ -30,6 +31,11 @@ def models(
         inner = model_in(info.annotation)
         if inner is not None:
             yield from models(inner, (*loc, name))
+
+
+def keys_of(model: type[BaseModel]) -> dict[str, FieldInfo]:
+    """A table's keys as they are written."""
+    return {info.alias or name: info for name, info in model.model_fields.items()}
 
 
 def shown_at(loc: tuple[str, ...]) -> dict[str, Any]:
@@ -74,8 +80,8 @@ def test_the_sample_is_a_config_without_a_fault() -> None:
 )
 def test_every_key_of_a_table_stands_in_the_sample(loc: tuple[str, ...], model: type[BaseModel]) -> None:
     shown = shown_at(loc)
-    assert sorted(model.model_fields.keys() - shown.keys()) == []
-    assert sorted(shown.keys() - model.model_fields.keys()) == []
+    assert sorted(keys_of(model).keys() - shown.keys()) == []
+    assert sorted(shown.keys() - keys_of(model).keys()) == []
 
 
 def test_what_is_commented_out_has_the_right_type_too() -> None:
@@ -91,7 +97,7 @@ def test_a_value_marked_default_is_the_default_and_only_such_a_value_is() -> Non
     marked = 0
     tables = dict(models(Config))
     for loc, key, comment in option_lines():
-        info = tables[loc].model_fields[key]
+        info = keys_of(tables[loc])[key]
         default = None if info.is_required() else info.get_default(call_default_factory=True)
         same = not info.is_required() and shown_at(loc)[key] == default
         says = comment.startswith("default.")

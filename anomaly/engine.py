@@ -10,7 +10,7 @@ from __future__ import annotations
 import logging
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from types import MappingProxyType
 from typing import Any, Final, Literal
 
@@ -140,7 +140,7 @@ class Engine:
             checks[skipped] |= np.uint32(bit("not_evaluated"))
         flag, checks, scores = (_scattered(column, rows.order) for column in (flag, checks, scores))
         judged = _readings(raw, flag, checks, scores, pos)
-        events = [event for _, event in sorted(found, key=lambda one: one[0])]
+        events = [replace(event, pos=int(pos[row])) for row, event in sorted(found, key=lambda one: one[0])]
         if not verdict.any():
             return Judged(judged, judged.take(np.empty(0, np.intp)), 0, events)
         place = _scattered(verdict, rows.order)
@@ -302,6 +302,11 @@ class Engine:
     def points_dead(self) -> int:
         """Points silent for too long, whoever is the fault; safe to ask from another thread."""
         return self._faults.points_dead
+
+    @property
+    def silent(self) -> Bool:
+        """bool[points]: silent for too long at the newest TICK, whoever is the fault. Never changed in place."""
+        return self._faults.silent
 
     @property
     def alerts_open(self) -> int:

@@ -126,8 +126,8 @@ ALERTS: Final = pa.schema(
         pa.field("pos", pa.int64()),
     ]
 )
-"""``pos`` is journal seq << 24 | row of what caused the step (row 0 of a TICK), NULL of drills: alerts can be counted as
-of one place of the journal."""
+"""``pos`` is journal seq << 24 | row of what caused the step (row 0 of a TICK), NULL of drills: alerts can be counted
+as of one place of the journal."""
 
 _ROLLUP = [
     pa.field("point", pa.int32(), nullable=False),

@@ -21,7 +21,7 @@ from anomaly import rules as city_rules
 from anomaly.alerts.event import AlertEvent
 from anomaly.checks import all_checks
 from anomaly.checks.rows import NO_TIME, Index, RowCheck, Rows
-from anomaly.checks.score import score, warm
+from anomaly.checks.score import score
 from anomaly.checks.unusual import ALARM_LINE, unusual
 from anomaly.conditions import Conditions
 from anomaly.episodes import Episodes, Found
@@ -95,6 +95,10 @@ class Engine:
         self.limits = limits_of(points, kinds, checks)
         for rule in self._rules:
             self.limits |= rule.settings(points, kinds, rules)
+        # One layout whatever they came from (columns of Arrow are read-only): loops are compiled for each.
+        self.limits = {
+            name: np.require(array, requirements=["C", "W"]) for name, array in self.limits.items()
+        }
         self.state.place(self.limits)
         self.clock = clock
         self.now_us: int = NO_TIME
@@ -111,7 +115,6 @@ class Engine:
         self.conditions = Conditions(points, self.limits, self.state, rules, self.episodes, self._failed)
         self._wall = WallClock(time_zone)
         self._logged: dict[str, int] = {}
-        warm()
 
     def judge(self, raw: RawBatch, pos: I64) -> Judged:
         """Judge the rows of consecutive journal records.

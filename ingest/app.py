@@ -23,6 +23,7 @@ from aiohttp import web
 from anomaly.alerts.outbox import Outbox
 from anomaly.alerts.signature import keys_of
 from anomaly.engine import Engine
+from anomaly.warm import warm
 from ingest import ops
 from ingest.commands.common import ENGINE_FILE
 from ingest.committer import Committer
@@ -189,6 +190,7 @@ class App:
     async def _start(self) -> None:
         began = time.monotonic()
         sys.setswitchinterval(SWITCH_S)
+        warm()
         loop = asyncio.get_running_loop()
         self._load_points()
         self._open_tiers()

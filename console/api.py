@@ -55,8 +55,9 @@ def application(console: Console) -> web.Application:
     app = web.Application(client_max_size=REQUEST_BYTES_MAX, middlewares=[console.guard.middleware])
     app.on_response_prepare.append(console.guard.on_prepare)
     for route in routes(console):
-        app.router.add_route(route.method, route.path, route.handler)
-        console.guard.needs[route.method, route.path] = route.needs
+        added = app.router.add_route(route.method, route.path, route.handler)
+        assert added.resource is not None
+        console.guard.needs[route.method, added.resource.canonical] = route.needs
     return app
 
 
@@ -65,7 +66,7 @@ def routes(console: Console) -> list[Route]:
     api, people_api = _Look(console), _Act(console)
     return [
         Route("GET", "/", OPEN, api.index),
-        Route("GET", "/static/{name}", OPEN, api.static),
+        Route("GET", "/static/{name:.+}", OPEN, api.static),
         Route("GET", "/api/openapi.json", OPEN, api.openapi),
         Route("POST", "/api/login", OPEN, people_api.login),
         Route("POST", "/api/logout", VIEW, people_api.logout),

@@ -36,7 +36,7 @@ yuzui_setup() {
     python=$(yuzui_python) || exit 3
     yuzui_need_venv "$python"
     case " $* " in
-        *" dev "*) yuzui_say "Setting up: about 245 MB to download, 900 MB on disk, a minute or two." ;;
+        *" dev "*) yuzui_say "Setting up: about 295 MB to download, 1.1 GB on disk, a minute or two." ;;
         *) yuzui_say "Setting up: about 210 MB to download, 800 MB on disk, about a minute." ;;
     esac
     # Another Python than last time would leave half of each behind.

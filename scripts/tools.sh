@@ -7,6 +7,8 @@ yuzui_faketime() { # ls fails when either pattern finds nothing; one is enough
     return 1
 }
 
+yuzui_browser() { command -v chromium || command -v chromium-browser || command -v google-chrome; }
+
 yuzui_tools() {
     PATH="$PATH:/usr/sbin:/usr/local/sbin:/sbin"
     packages=""
@@ -16,11 +18,13 @@ yuzui_tools() {
     command -v mkfs.xfs >/dev/null 2>&1 || packages="$packages xfsprogs"
     command -v strace >/dev/null 2>&1 || packages="$packages strace"
     yuzui_faketime || packages="$packages libfaketime"
+    # A browser and the letters of its page: some 100 MB, once.
+    yuzui_browser >/dev/null 2>&1 || packages="$packages chromium fonts-noto-cjk"
     if [ -n "$packages" ] && command -v apt-get >/dev/null 2>&1; then
         root=""
         [ "$(id -u)" = 0 ] || root="sudo -n"
         if $root true 2>/dev/null; then
-            yuzui_say "Installing from the distribution (a few MB):$packages"
+            yuzui_say "Installing from the distribution (a few MB; a browser some 100):$packages"
             export DEBIAN_FRONTEND=noninteractive
             $root apt-get update -qq >/dev/null 2>&1 || true
             # One by one: a distribution without one of them has the others.
@@ -35,6 +39,7 @@ yuzui_tools() {
     command -v mkfs.xfs >/dev/null 2>&1 || missing="$missing xfsprogs"
     command -v strace >/dev/null 2>&1 || missing="$missing strace"
     yuzui_faketime || missing="$missing libfaketime"
+    yuzui_browser >/dev/null 2>&1 || missing="$missing chromium"
     [ "$(id -u)" = 0 ] || missing="$missing root"
     [ -z "$missing" ] && return 0
     yuzui_say "=================================================================================="
@@ -43,6 +48,7 @@ yuzui_tools() {
     case " $missing " in *" xfsprogs "*) yuzui_say "SKIPPED: power cuts on XFS (xfsprogs)." ;; esac
     case " $missing " in *" strace "*) yuzui_say "SKIPPED: the kernel's account of acknowledgements (strace)." ;; esac
     case " $missing " in *" libfaketime "*) yuzui_say "SKIPPED: clocks that jump (libfaketime)." ;; esac
+    case " $missing " in *" chromium "*) yuzui_say "SKIPPED: the map in a real browser (chromium)." ;; esac
     case " $missing " in *" root "*) yuzui_say "SKIPPED: power cuts, full and stalled disks, networks that go away (root)." ;; esac
     yuzui_say "Install what is named in brackets with your system's package tool and run this again."
     yuzui_say "=================================================================================="

@@ -150,6 +150,7 @@ class Routes:
             if source.codec is not None:
                 source.binding = Binding(source.settings, points, self.number_of)
         self._topics = SourceTopics(config.source)
+        self.some_personal = any(source.personal for source in config.source)
         self._tables: dict[str | None, RouteTable] = {}
 
     @staticmethod

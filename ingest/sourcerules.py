@@ -17,6 +17,7 @@ from ingest.codecs.plan import is_elsewhere
 from ingest.codecs.table import CODECS, codec_class
 from ingest.configfaults import Loc
 from ingest.configtables import Found
+from ingest.eventsettings import EventSettings, event_faults
 from ingest.mqtt.fields import MalformedPacket
 from ingest.mqtt.topics import SHARE, check_filter
 from ingest.sourcesettings import SourceSettings
@@ -24,6 +25,9 @@ from ingest.sourcetopics import NAMES, plain_filter
 from storage.flags import DEVICE_FLAGS
 
 PATH_KEYS: Final = ("device", "quantity", "time", "value", "flag", "readings")
+READING_KEYS: Final = (*(key for key in PATH_KEYS if key != "time"), "point_id", "quantities", "devices")
+EVENT_CODECS: Final = ("json", "msgpack")
+"""Those whose bodies a mapping takes apart."""
 _BRACES = re.compile(r"\{([^{}]*)\}")
 _TEMPLATE_NAMES: Final = ("device", "quantity", "source")
 
@@ -47,7 +51,10 @@ def source_faults(loc: Loc, source: SourceSettings) -> Found:
             )
     if source.time_format is not None:
         yield from _time_format((*loc, "time_format"), source.time_format)
-    yield from _paths(loc, source)
+    if source.event is not None:
+        yield from _event(loc, source, source.event)
+    else:
+        yield from _paths(loc, source)
 
 
 def sources_faults(sources: Iterable[tuple[Loc, SourceSettings]]) -> Found:
@@ -114,6 +121,16 @@ def _devices(loc: Loc, source: SourceSettings) -> Found:
         for index, quantity in enumerate(device.quantities):
             if quantity not in source.quantities:
                 yield (*here, "quantities", index), f'"{quantity}" is not one of the source\'s quantities'
+
+
+def _event(loc: Loc, source: SourceSettings, event: EventSettings) -> Found:
+    for key, message in event_faults(event):
+        yield (*loc, "event", *key), message
+    if source.codec not in EVENT_CODECS:
+        yield (*loc, "event"), f"events come as {' or '.join(EVENT_CODECS)}, not as {source.codec}"
+    for name in READING_KEYS:
+        if name in source.model_fields_set:
+            yield (*loc, name), "the source sends events: readings need a source of their own"
 
 
 def _time_format(loc: Loc, form: str) -> Found:

@@ -11,6 +11,7 @@ from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 from pydantic import Field, field_validator
 
+from ingest.eventsettings import EventSettings
 from storage.settings import MIB, Settings
 
 
@@ -27,7 +28,7 @@ CodecName = Literal["json", "hj212", "sl651", "senml", "senml-cbor", "csv", "spa
 MAPPING_KEYS: Final = frozenset(
     {
         "topics", "port", "point_id", "device", "quantity", "time", "value", "flag", "readings", "quantities", "flags",
-        "time_format", "text_numbers", "devices",
+        "time_format", "text_numbers", "devices", "event",
     }
 )  # fmt: skip
 """A JSON source that says none of these speaks the plain form of docs/gateways.md."""
@@ -104,6 +105,12 @@ class SourceSettings(Settings):
     """How often its points speak where their registry rows say nothing; 0: never dead."""
     time_from: Literal["device", "receive"] = "device"
     """Of its points where their registry rows say nothing; receive: readings may come without a time."""
+
+    event: EventSettings | None = None
+    """Its messages are events beside readings, and how."""
+    personal: bool = False
+    """Its messages may speak of persons: numbers in text are masked strictly, and refused messages are kept as a
+    reason and a hash, without their bytes."""
 
     id_field: str = "id"
     time_field: str = "ts"

@@ -24,7 +24,16 @@ from ingest.mqtt.receipts import Receipt, Received, build_receipt
 from ingest.ourclock import OurClock
 from ingest.routes import Routes
 from storage.batch import RawBatch
-from storage.records import Control, Gap, RecordType, Tick, encode, encode_quarantine, encode_readings
+from storage.records import (
+    Control,
+    Gap,
+    RecordType,
+    Tick,
+    encode,
+    encode_events,
+    encode_quarantine,
+    encode_readings,
+)
 
 log = logging.getLogger("yuzui.wire")
 
@@ -151,6 +160,8 @@ class Wire:
         bodies = []
         if len(readings):
             bodies.append((RecordType.READINGS, encode_readings(readings)))
+        if events := self.messages.take_events():
+            bodies.append((RecordType.EVENT, encode_events(events)))
         if refusals:
             bodies.append((RecordType.QUARANTINE, encode_quarantine(refusals)))
         return bodies

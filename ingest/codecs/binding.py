@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Final
 
 from ingest.codecs.base import Key, Parsed
@@ -17,6 +17,7 @@ from ingest.decode.refused import DETAIL_CHARS_MAX, Refused
 from ingest.sourcesettings import QuantitySettings, SourceSettings
 from storage.flags import DEVICE_SILENT, MISSING, NOT_EVALUATED
 from storage.points import TIME_FROM_RECEIVE, PointTable
+from storage.records import Event
 
 if TYPE_CHECKING:
     from ingest.routes import Route, Source
@@ -141,6 +142,21 @@ class Binding:
                 raise Refused("identity_mismatch", "the point belongs to another gateway", point_id)
         return point
 
+    def placed(self, event: Event, received_at: int) -> Event:
+        """An event as it is stored: received, and where its point stands if it says no place of its own."""
+        point = self._number_of.get(event.point_id) if event.point_id else None
+        if point is None:
+            return replace(event, received_at=received_at)
+        lon, lat = float(self._points.lon[point]), float(self._points.lat[point])
+        here = event.lon is None and lon - lat == lon - lat
+        return replace(
+            event,
+            received_at=received_at,
+            district=event.district or self._points.districts[int(self._points.district[point])],
+            lon=lon if here else event.lon,
+            lat=lat if here else event.lat,
+        )
+
     def point_id(self, point: int) -> str:
         """Of a point, for a refusal."""
         return self._points.point_id[point]
@@ -212,6 +228,21 @@ def store(
     return stored
 
 
+def admit(table: KeyTable, source: Source, parsed: Parsed, received_at: int) -> list[Event]:
+    """A message's events as they are stored; those outside the time window are appended to ``parsed.refusals``."""
+    kept = []
+    for event in parsed.events:
+        if source.oldest_us <= event.at_us <= source.newest_us or source.lenient:
+            kept.append(table.binding.placed(event, received_at))
+        else:
+            parsed.refusals.append(Refused("time_window", _age(received_at - event.at_us)))
+    return kept
+
+
+def _age(us: int) -> str:
+    return f"{abs(us) / 1e6:.0f} s {'old' if us > 0 else 'ahead'}"
+
+
 def _all_inside(source: Source, times: list[int | None]) -> bool:
     """Whether all have a time and all stand in the window."""
     try:
@@ -262,9 +293,7 @@ def _store_one(
         stored.untimed += 1
     elif not source.oldest_us <= time_us <= source.newest_us:
         if not source.lenient:
-            age_s = (received_at - time_us) / 1e6
-            words = f"{abs(age_s):.0f} s {'old' if age_s > 0 else 'ahead'}"
-            raise Refused("time_window", words, binding.point_id(bound.point))
+            raise Refused("time_window", _age(received_at - time_us), binding.point_id(bound.point))
         flag = flag or NOT_EVALUATED
         stored.outside += 1
     into.add(bound.point, time_us, float(value), flag or DEVICE_SILENT)

@@ -16,6 +16,7 @@ from typing import Any, Final
 from zoneinfo import ZoneInfo
 
 from ingest.codecs.base import Key, Parsed
+from ingest.codecs.events import EventBody
 from ingest.codecs.paths import Every, one_at, spelled_path
 from ingest.codecs.plan import Place, Plan, Rows, Unusual, maybe, names, paths_of, spread
 from ingest.decode.refused import Refused
@@ -46,6 +47,7 @@ class MappedBody:
     def __init__(self, settings: SourceSettings, zone: ZoneInfo) -> None:
         self._settings = settings
         self._zone = zone
+        self._events = None if settings.event is None else EventBody(settings, settings.event, zone)
         paths = paths_of(settings)
         self._one = Plan(settings, paths)
         # A body that is an array of what a single one would be: most gateways send both.
@@ -60,7 +62,9 @@ class MappedBody:
         self._shape_keys = 0
 
     def read(self, body: object) -> Parsed:
-        """Every reading of one body."""
+        """Every reading of one body, or every event where the source sends events."""
+        if self._events is not None:
+            return self._events.read(body)
         form = type(body)
         if form is list and self._many is not None:
             plan = self._many

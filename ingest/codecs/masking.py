@@ -72,13 +72,18 @@ def masked(text: str, *, strict: bool) -> str:
     return "".join([*parts, text[at:]])
 
 
-def somebodys_number(value: float) -> bool:
-    """Whether what was sent as a number could be a telephone or identity number: a whole one of eight digits or more.
+def somebodys_number(value: float, *, strict: bool) -> bool:
+    """Whether what was sent as a number could be a telephone or identity number; strictly, any whole one of eight
+    digits or more.
 
-    >>> somebodys_number(13800138000), somebodys_number(27.5), somebodys_number(365)
-    (True, False, False)
+    >>> somebodys_number(13800138000, strict=False), somebodys_number(87654321, strict=True)
+    (True, True)
+    >>> somebodys_number(1782864000000, strict=False), somebodys_number(27.5, strict=True)
+    (False, False)
     """
-    return abs(value) >= 10**DIGITS_MIN and float(value).is_integer()
+    if abs(value) < 10**DIGITS_MIN or not float(value).is_integer():
+        return False
+    return strict or any(form.fullmatch(str(int(value))) for form in (_MOBILE, _IDENTITY))
 
 
 def _is_somebodys(text: str, run: re.Match[str], strict: bool) -> bool:

@@ -10,7 +10,7 @@ from collections.abc import Iterable
 from typing import Final
 
 from ingest.codecs.base import Codec, Parsed
-from ingest.codecs.binding import store
+from ingest.codecs.binding import admit, store
 from ingest.decode.columns import Columns
 from ingest.decode.message import Message, Outcome, refusal_of
 from ingest.decode.refused import Refused
@@ -39,8 +39,9 @@ def decode_by_codec(route: Route, message: Message, into: Columns) -> Outcome:
     except Refused as refused:
         return Outcome(whole=whole, refusals=[refusal_of(source, message, refused, refused.raw or whole)])
     stored = store(route.keys, source, parsed, message.received_at, message.retained, into)
+    events = admit(route.keys, source, parsed, message.received_at)
     if source.rate is not None and not message.again:
-        source.rate.took(len(parsed.keys) + len(parsed.refusals))
+        source.rate.took(len(parsed.keys) + len(events) + len(parsed.refusals))
     return Outcome(
         readings=stored.readings,
         untimed=stored.untimed,
@@ -48,7 +49,7 @@ def decode_by_codec(route: Route, message: Message, into: Columns) -> Outcome:
         retained_ignored=stored.retained_ignored,
         refusals=list(_in_order(source, message, parsed.refusals, whole)),
         whole=whole,
-        events=parsed.events,
+        events=events,
         answers=parsed.answers,
         offline=parsed.offline,
     )
@@ -68,7 +69,12 @@ def _parsed(codec: Codec, source: Source, message: Message) -> Parsed:
         name = type(ours).__name__
         if (codec.name, name) not in _blamed:
             _blamed.add((codec.name, name))
-            log.exception("codec %s fell over a message of %s: a mistake of ours", codec.name, source.name)
+            # An exception may quote the message.
+            quoted = None if source.settings.personal else ours
+            log.error(
+                "codec %s fell over a message of %s with %s: a mistake of ours", codec.name, source.name, name,
+                exc_info=quoted,
+            )  # fmt: skip
         raise Refused("codec_fault", f"{name}: {ours}") from None
 
 

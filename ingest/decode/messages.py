@@ -13,11 +13,12 @@ from dataclasses import dataclass, replace
 import orjson
 
 from ingest.decode.columns import Columns
+from ingest.decode.discreet import masked_refusal, reason_and_hash
 from ingest.decode.json_readings import JsonReadings
 from ingest.decode.message import Message, Outcome
 from ingest.routes import Routes, RouteTable
 from storage.batch import RawBatch
-from storage.records import Refusal
+from storage.records import Event, Refusal
 
 RETAIN = 0x01
 """Bit of a PUBLISH's first byte (MQTT 3.3.1.3)."""
@@ -58,6 +59,7 @@ class Messages:
         self._minute = 0
         self._columns = Columns()
         self._refusals: list[Refusal] = []
+        self._events: list[Event] = []
         self.counts: Counter[str] = Counter()
         self.refused_by_reason: Counter[tuple[str, str]] = Counter()
         self._outside: Counter[str] = Counter()
@@ -120,7 +122,9 @@ class Messages:
             outcome = self._general.decode(route, message, self._columns)
             if outcome.outside:
                 self._outside[route.source.name] += outcome.outside
-            self.counts["received"] += outcome.readings + len(outcome.refusals) + outcome.retained_ignored
+            read = outcome.readings + len(outcome.events)
+            self.counts["received"] += read + len(outcome.refusals) + outcome.retained_ignored
+            self._events += outcome.events
             self.counts["untimed"] += outcome.untimed
             self.counts["retained_ignored"] += outcome.retained_ignored
             self._refuse_all(outcome)
@@ -141,6 +145,7 @@ class Messages:
 
         The bounds: refusals of some reasons a minute, and bytes of a source in all.
         """
+        refusal = self._discreet(refusal)
         self.counts["quarantined"] += 1
         self.refused_by_reason[refusal.source, refusal.reason] += 1
         if refusal.reason == "time_window":
@@ -163,10 +168,23 @@ class Messages:
         self._refusals.append(refusal)
         return True
 
+    def _discreet(self, refusal: Refusal) -> Refusal:
+        """Without what may be of persons, where that can be."""
+        if self._routes.settings_of(refusal.source).personal:
+            return reason_and_hash(refusal, known_point=refusal.point_id in self._routes.number_of)
+        if self._routes.some_personal and refusal.source == self._routes.nowhere.name:
+            return masked_refusal(refusal)
+        return refusal
+
     def take_outside(self) -> Counter[str]:
         """Readings outside their time window by source, refused or not, since the last take."""
         outside, self._outside = self._outside, Counter()
         return outside
+
+    def take_events(self) -> list[Event]:
+        """Events read since the last take, in the order received."""
+        events, self._events = self._events, []
+        return events
 
     def take(self, received_at: int) -> tuple[RawBatch, list[Refusal]]:
         """What was decoded and refused since the last take."""

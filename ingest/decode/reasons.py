@@ -58,6 +58,19 @@ _ALL = (
         "no_id", IMPLEMENTATION_SPECIFIC, "nothing says which device this is: the source's id_field or device"
     ),
     Reason(
+        "no_state", IMPLEMENTATION_SPECIFIC, "the event names no state: the path `state` of [source.event]"
+    ),
+    Reason(
+        "unknown_state",
+        IMPLEMENTATION_SPECIFIC,
+        "the word for the event's state is not in `states` of [source.event]: say what it means there",
+    ),
+    Reason(
+        "personal_id",
+        IMPLEMENTATION_SPECIFIC,
+        "the event's id is a telephone or identity number or an address: map another field as `id`",
+    ),
+    Reason(
         "codec_fault",
         IMPLEMENTATION_SPECIFIC,
         "the codec fell over these bytes: a mistake of Yuzui's, please report it with them",

@@ -144,5 +144,11 @@ def test_what_the_plain_mask_leaves_alone() -> None:
 
 @given(st.integers(10_000_000, 10**18))
 def test_a_number_that_was_sent_as_a_number_is_seen(value: int) -> None:
-    assert somebodys_number(value)
-    assert somebodys_number(float(value))
+    assert somebodys_number(value, strict=True)
+    assert somebodys_number(float(value), strict=True)
+
+
+@given(st.integers(13_000_000_000, 19_999_999_999))
+def test_a_mobile_number_sent_as_a_number_is_always_seen(value: int) -> None:
+    assert somebodys_number(value, strict=False)
+    assert somebodys_number(float(value), strict=False)

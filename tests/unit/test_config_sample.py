@@ -39,7 +39,7 @@ def keys_of(model: type[BaseModel]) -> dict[str, FieldInfo]:
 
 
 def shown_at(loc: tuple[str, ...]) -> dict[str, Any]:
-    """The sample's first table at a place."""
+    """The sample's table at a place; of an array the first example, and what only the others say."""
     table: Any = tomllib.loads(ALL_TEXT)
     model: type[BaseModel] | None = Config
     for key in loc:
@@ -47,7 +47,7 @@ def shown_at(loc: tuple[str, ...]) -> dict[str, Any]:
         annotation = model.model_fields[key].annotation
         table = table[key]
         if isinstance(table, list):
-            table = table[0]
+            table = {name: value for one in reversed(table) for name, value in one.items()}
         elif get_origin(annotation) is dict:
             table = next(iter(table.values()))
         model = model_in(annotation)

@@ -14,7 +14,7 @@ from zoneinfo import ZoneInfo
 from ingest.codecs.mapping import MappedBody
 from ingest.codecs.paths import Every, parse_path
 from ingest.codecs.plan import is_elsewhere
-from ingest.codecs.table import CODECS, codec_class
+from ingest.codecs.table import CODECS, codec_class, make_codec
 from ingest.configfaults import Loc
 from ingest.configtables import Found
 from ingest.eventsettings import EventSettings, event_faults
@@ -143,7 +143,16 @@ def _time_format(loc: Loc, form: str) -> Found:
         yield loc, f"strptime cannot read it: {wrong}"
 
 
+MAPPED: Final = frozenset({"json", "msgpack"})
+"""Codecs whose readings stand at paths."""
+NAMES_ITSELF: Final = frozenset({"senml", "senml-cbor", "influx", "sparkplug"})
+"""Codecs whose format says where everything is."""
+
+
 def _paths(loc: Loc, source: SourceSettings) -> Found:
+    if source.codec not in MAPPED:
+        yield from _places(loc, source)
+        return
     wrong = False
     for key in PATH_KEYS:
         text: str | None = getattr(source, key)
@@ -161,15 +170,36 @@ def _paths(loc: Loc, source: SourceSettings) -> Found:
         yield ((*loc, key), message) if colon and key in PATH_KEYS else (loc, str(fault))
 
 
+def _places(loc: Loc, source: SourceSettings) -> Found:
+    """Of a codec that takes no paths."""
+    for key in PATH_KEYS:
+        text: str | None = getattr(source, key)
+        if text is None:
+            continue
+        if is_elsewhere(text):
+            yield from (((*loc, key), message) for message in _elsewhere(source, key, text))
+        elif source.codec in NAMES_ITSELF:
+            yield (*loc, key), f"{source.codec} says itself what stands where: leave it out"
+    if source.codec in CODECS:
+        try:
+            make_codec(source.codec, source, ZoneInfo("UTC"))
+        except ValueError as fault:
+            yield loc, str(fault)
+
+
+def _elsewhere(source: SourceSettings, key: str, text: str) -> Iterable[str]:
+    if key not in NAMES:
+        yield 'only device and quantity may stand elsewhere than in the payload ("topic:2", "=words")'
+    elif text.startswith("topic:"):
+        if not text.removeprefix("topic:").isdecimal():
+            yield 'expected "topic:" and a number; "topic:0" is the first level'
+        elif not source.topics:
+            yield "the source has no topics"
+
+
 def _path(source: SourceSettings, key: str, text: str) -> Iterable[str]:
     if is_elsewhere(text):
-        if key not in NAMES:
-            yield 'only device and quantity may stand elsewhere than in the payload ("topic:2", "=words")'
-        elif text.startswith("topic:"):
-            if not text.removeprefix("topic:").isdecimal():
-                yield 'expected "topic:" and a number; "topic:0" is the first level'
-            elif not source.topics:
-                yield "the source has no topics"
+        yield from _elsewhere(source, key, text)
         return
     try:
         steps = parse_path(text)

@@ -11,6 +11,7 @@ from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 from pydantic import Field, field_validator
 
+from ingest.codecs.options import CsvSettings, InfluxSettings, SenmlSettings, SparkplugSettings
 from ingest.eventsettings import EventSettings
 from storage.settings import MIB, Settings
 
@@ -141,6 +142,11 @@ class SourceSettings(Settings):
     quarantine_bytes_max: int = Field(256 * MIB, ge=0)
     """Of its refused messages kept with their bytes, in all; beyond it they are only counted. A night of one gateway
     gone mad at 100 messages/s of 200 bytes is 0.9 GB: enough is kept to mend it, and 365 sources cannot fill a disk."""
+
+    senml: SenmlSettings = SenmlSettings()
+    csv: CsvSettings = CsvSettings()
+    influx: InfluxSettings = InfluxSettings()
+    sparkplug: SparkplugSettings = SparkplugSettings()
 
     @field_validator("time_zone")
     @classmethod

@@ -8,7 +8,7 @@ reading is, in what unit, and whether it may be stored is ingest.codecs.binding.
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, ClassVar, Protocol, runtime_checkable
+from typing import TYPE_CHECKING, ClassVar, NamedTuple, Protocol, runtime_checkable
 from zoneinfo import ZoneInfo
 
 from ingest.decode.refused import Refused
@@ -19,6 +19,13 @@ if TYPE_CHECKING:
 
 Key = tuple[str, str]
 """(device, quantity) in the source's own words; quantity "" where a device has one only."""
+
+
+class Ask(NamedTuple):
+    """A message for who sent one: a request that only it can fulfil."""
+
+    topic: str
+    payload: bytes
 
 
 @dataclass(slots=True)
@@ -35,6 +42,9 @@ class Parsed:
     events    what happened, beside what was measured
     answers   what the device expects to hear once the message is on disk
     offline   devices that said they leave
+    gateways  of them those through which others speak
+    asks      messages to be published where this one came from
+    offsets   row to µs from the moment of receipt, where the time is told so; ``times`` has None there
     """
 
     keys: list[Key] = field(default_factory=list)
@@ -45,6 +55,9 @@ class Parsed:
     events: list[Event] = field(default_factory=list)
     answers: list[bytes] = field(default_factory=list)
     offline: list[str] = field(default_factory=list)
+    gateways: list[str] = field(default_factory=list)
+    asks: list[Ask] = field(default_factory=list)
+    offsets: dict[int, int] = field(default_factory=dict)
 
     def __len__(self) -> int:
         return len(self.keys)

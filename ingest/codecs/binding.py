@@ -218,11 +218,12 @@ def store(
             into.extend(points, parsed.times, values, parsed.flags)  # type: ignore[arg-type]
             return Stored(readings=len(points))
     stored = Stored()
-    for bound, time_us, value, flag in zip(bounds, parsed.times, parsed.values, parsed.flags, strict=True):
+    offsets = parsed.offsets
+    readings = zip(bounds, parsed.times, parsed.values, parsed.flags, strict=True)
+    for row, (bound, time_us, value, flag) in enumerate(readings):
+        how = (received_at, offsets.get(row, 0), retained)
         try:
-            _store_one(
-                table.binding, source, bound, (time_us, value, flag), (received_at, retained), into, stored
-            )
+            _store_one(table.binding, source, bound, (time_us, value, flag), how, into, stored)
         except Refused as refused:
             parsed.refusals.append(refused)
     return stored
@@ -264,15 +265,19 @@ def _store_one(
     source: Source,
     bound: Bound,
     reading: tuple[int | None, float, int],
-    how: tuple[int, bool],
+    how: tuple[int, int, bool],
     into: Columns,
     stored: Stored,
 ) -> None:
-    """One reading to ``into`` and to the counts. Raises Refused."""
+    """One reading to ``into`` and to the counts. Raises Refused.
+
+    how  when it was received; how much later it was measured, where it says only that; whether a broker had kept it
+    """
     if bound.refused is not None:
         raise Refused(bound.refused.reason, bound.refused.detail, bound.refused.point_id)
     time_us, value, flag = reading
-    received_at, retained = how
+    received_at, offset, retained = how
+    untimed = time_us is None
     if value in bound.missing:
         value = NAN
     elif value - value == 0:
@@ -289,12 +294,12 @@ def _store_one(
         if retained:
             stored.retained_ignored += 1
             return
-        time_us = into.time_on_receipt(bound.point, received_at)
-        stored.untimed += 1
-    elif not source.oldest_us <= time_us <= source.newest_us:
+        time_us = into.time_on_receipt(bound.point, received_at + offset)
+    if not source.oldest_us <= time_us <= source.newest_us:
         if not source.lenient:
             raise Refused("time_window", _age(received_at - time_us), binding.point_id(bound.point))
         flag = flag or NOT_EVALUATED
         stored.outside += 1
     into.add(bound.point, time_us, float(value), flag or DEVICE_SILENT)
     stored.readings += 1
+    stored.untimed += untimed

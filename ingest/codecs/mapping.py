@@ -57,7 +57,7 @@ class MappedBody:
             None if rooted else Plan(settings, {name: (*first, *path) for name, path in paths.items()})
         )
         self._scale = US_PER_UNIT.get(settings.time_unit, 0)
-        self._flags = _flag_words(settings.flags)
+        self._flags = flag_words(settings.flags)
         self._shapes: dict[tuple[object, ...], list[Key]] = {}
         self._shape_keys = 0
 
@@ -288,7 +288,7 @@ def _checked(names: str | list[str], n: int) -> list[str]:
     return names
 
 
-def _flag_words(said: Mapping[str, int]) -> dict[object, int]:
+def flag_words(said: Mapping[str, int]) -> dict[object, int]:
     """What a source may send as its flag to a device flag; QARTOD's own numbers where it declares no words."""
     table: dict[object, int] = {None: DEVICE_SILENT}
     for word, flag in said.items():

@@ -16,6 +16,12 @@ if TYPE_CHECKING:
 
 CODECS: Final[dict[str, str]] = {
     "json": "ingest.codecs.json_mapping:JsonMapping",
+    "csv": "ingest.codecs.csv_rows:CsvRows",
+    "influx": "ingest.codecs.influx:Influx",
+    "msgpack": "ingest.codecs.msgpack:MsgpackMapping",
+    "senml": "ingest.codecs.senml:Senml",
+    "senml-cbor": "ingest.codecs.senml:SenmlCbor",
+    "sparkplug": "ingest.codecs.sparkplug:Sparkplug",
 }
 """``codec`` of a source to "module:class"."""
 

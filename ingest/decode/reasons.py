@@ -30,6 +30,27 @@ _ALL = (
         IMPLEMENTATION_SPECIFIC,
         "the payload is not JSON (RFC 8259); NaN and Infinity are not JSON",
     ),
+    Reason("bad_cbor", IMPLEMENTATION_SPECIFIC, "the payload is not one CBOR item (RFC 8949)"),
+    Reason("bad_msgpack", IMPLEMENTATION_SPECIFIC, "the payload is not one MessagePack object"),
+    Reason("bad_protobuf", IMPLEMENTATION_SPECIFIC, "the payload is not a Sparkplug B protobuf"),
+    Reason(
+        "bad_csv",
+        IMPLEMENTATION_SPECIFIC,
+        "no rows can be made of it: check delimiter, quote and encoding in [source.csv]",
+    ),
+    Reason("bad_line", IMPLEMENTATION_SPECIFIC, "not InfluxDB line protocol: see docs/protocols.md"),
+    Reason(
+        "bad_name",
+        IMPLEMENTATION_SPECIFIC,
+        "the name has letters its format forbids, or not the form the source's settings say",
+    ),
+    Reason("bad_topic", TOPIC_NAME_INVALID, "the topic is not of the form the format asks for"),
+    Reason("wrong_version", IMPLEMENTATION_SPECIFIC, "a version of the format that is not read here"),
+    Reason(
+        "no_birth",
+        IMPLEMENTATION_SPECIFIC,
+        "an alias of a BIRTH that was not heard: the node is asked for it; `yuzui quarantine replay` afterwards",
+    ),
     Reason("not_finite", IMPLEMENTATION_SPECIFIC, "a number is too large for a double"),
     Reason("too_deep", IMPLEMENTATION_SPECIFIC, "nested deeper than the source's depth_max"),
     Reason(

@@ -1,1 +1,0 @@
-"""What devices send: readings to bytes, one encoder a codec, found by the codec's name."""

@@ -10,7 +10,7 @@ from __future__ import annotations
 import logging
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from types import MappingProxyType
 from typing import Any, Final, Literal
 
@@ -21,7 +21,7 @@ from anomaly import rules as city_rules
 from anomaly.alerts.event import AlertEvent
 from anomaly.checks import all_checks
 from anomaly.checks.rows import NO_TIME, Index, RowCheck, Rows
-from anomaly.checks.score import score, warm
+from anomaly.checks.score import score
 from anomaly.checks.unusual import ALARM_LINE, unusual
 from anomaly.conditions import Conditions
 from anomaly.episodes import Episodes, Found
@@ -95,6 +95,10 @@ class Engine:
         self.limits = limits_of(points, kinds, checks)
         for rule in self._rules:
             self.limits |= rule.settings(points, kinds, rules)
+        # One layout whatever they came from (columns of Arrow are read-only): loops are compiled for each.
+        self.limits = {
+            name: np.require(array, requirements=["C", "W"]) for name, array in self.limits.items()
+        }
         self.state.place(self.limits)
         self.clock = clock
         self.now_us: int = NO_TIME
@@ -111,7 +115,6 @@ class Engine:
         self.conditions = Conditions(points, self.limits, self.state, rules, self.episodes, self._failed)
         self._wall = WallClock(time_zone)
         self._logged: dict[str, int] = {}
-        warm()
 
     def judge(self, raw: RawBatch, pos: I64) -> Judged:
         """Judge the rows of consecutive journal records.
@@ -140,7 +143,7 @@ class Engine:
             checks[skipped] |= np.uint32(bit("not_evaluated"))
         flag, checks, scores = (_scattered(column, rows.order) for column in (flag, checks, scores))
         judged = _readings(raw, flag, checks, scores, pos)
-        events = [event for _, event in sorted(found, key=lambda one: one[0])]
+        events = [replace(event, pos=int(pos[row])) for row, event in sorted(found, key=lambda one: one[0])]
         if not verdict.any():
             return Judged(judged, judged.take(np.empty(0, np.intp)), 0, events)
         place = _scattered(verdict, rows.order)
@@ -302,6 +305,11 @@ class Engine:
     def points_dead(self) -> int:
         """Points silent for too long, whoever is the fault; safe to ask from another thread."""
         return self._faults.points_dead
+
+    @property
+    def silent(self) -> Bool:
+        """bool[points]: silent for too long at the newest TICK, whoever is the fault. Never changed in place."""
+        return self._faults.silent
 
     @property
     def alerts_open(self) -> int:

@@ -29,7 +29,6 @@ import numpy as np
 
 from anomaly.alerts.event import FIRING, LEVELS, RESOLVED, UPDATED, alert_id
 from anomaly.alerts.event import AlertEvent as AlertEvent
-from anomaly.checks.fast import IS_COMPILED, compiled
 from anomaly.checks.rows import Index, Rows
 from anomaly.limits import Limits
 from anomaly.rulebook import Rule, followed, rulebook
@@ -37,6 +36,7 @@ from anomaly.rules.base import Assessed, Condition
 from anomaly.state import State
 from anomaly.subjects import Subjects
 from storage.batch import F64, I64, U8, Bool
+from storage.fast import IS_COMPILED, compiled
 
 HISTORY_MAX: Final = 16
 """Entries of an alert's course kept: its first and the newest fifteen. Bounds the notification's bytes."""
@@ -135,6 +135,7 @@ class Course:
 def _concerned(rows: Rows, classes: U8, phase: U8, alert: Bool) -> Index:
     """Positions of all rows of points that stand in an episode, or have a row in a class, and may alert."""
     if IS_COMPILED:
+        classes = np.require(classes, requirements=["C", "W"])  # one zero seen n times is another form
         found = np.empty(len(rows), np.intp)
         return found[: _pick(rows.point, rows.first, classes, phase, alert, found)]
     points = rows.point[rows.first]

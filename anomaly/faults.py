@@ -43,12 +43,14 @@ class Faults:
         self._neighbours = neighbours
         self.registry_changed = True
         self.points_dead = 0
+        self.silent = np.zeros(len(points), np.bool_)
 
     def tick(self, now: int, recorded_at: int, drained: bool) -> list[AlertEvent]:
         """What began and ended at ``now``, µs of the engine's clock."""
         events = list(self._abandon(now, recorded_at)) if self.registry_changed else []
         self.registry_changed = False
         absent = self._presence.tick(now, drained)
+        self.silent = absent.silent
         self.points_dead = int(absent.silent.sum())
         events += self._outages(absent, now, recorded_at)
         events += self._deaths(absent, now, recorded_at)

@@ -11,10 +11,10 @@ from typing import Final
 
 import numpy as np
 
-from anomaly.checks.fast import IS_COMPILED, compiled
 from anomaly.checks.rows import Bool, Index, last_rows, segments, shifted
 from anomaly.state import State
 from storage.batch import F64, I32, I64, U8, RawBatch, stable_order
+from storage.fast import IS_COMPILED, compiled
 
 MAIN: Final = 0
 LATE: Final = 1
@@ -41,17 +41,13 @@ class Grouped:
     first: Index
 
     @staticmethod
-    def of(raw: RawBatch, loop: bool = IS_COMPILED) -> Grouped:
+    def of(raw: RawBatch) -> Grouped:
         """Group ``raw`` (at least one row) without losing the order of a point's rows.
 
         Sorted even where no point repeats: a city's arrays are met from one end to the other, which costs the checks
         half of what jumping about in them does.
         """
-        if loop:
-            order = np.empty(len(raw), np.intp)
-            _radix(raw.point, order, np.empty(len(raw), np.intp))
-        else:
-            order = stable_order(raw.point)
+        order = stable_order(raw.point)
         taken = raw.take(order)
         start, first = segments(taken.point)
         return Grouped(
@@ -163,30 +159,3 @@ def _each(
         else:
             verdict[i] = LATE
         last_t[p], last_bits[p], last_flag[p] = time[i], bits[i], flag[i]
-
-
-DIGIT_BITS: Final = 9
-"""A city's 116,200 numbers have two digits of as many bits, and their counts stay in the first-level cache."""
-
-
-@compiled
-def _radix(point: I32, order: Index, room: Index) -> None:
-    """Stable ascending order of non-negative numbers, into ``order``."""
-    highest = 0
-    for i in range(len(point)):
-        order[i] = i
-        highest = max(highest, point[i])
-    shift = 0
-    while highest >> shift:
-        begin = np.zeros((1 << DIGIT_BITS) + 1, np.int64)
-        for i in range(len(point)):
-            begin[(point[i] >> shift & (1 << DIGIT_BITS) - 1) + 1] += 1
-        for digit in range(1 << DIGIT_BITS):
-            begin[digit + 1] += begin[digit]
-        for i in range(len(point)):
-            digit = point[order[i]] >> shift & (1 << DIGIT_BITS) - 1
-            room[begin[digit]] = order[i]
-            begin[digit] += 1
-        for i in range(len(point)):
-            order[i] = room[i]
-        shift += DIGIT_BITS

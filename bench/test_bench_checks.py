@@ -20,12 +20,12 @@ import pytest
 
 from anomaly import rules
 from anomaly.checks import all_checks
-from anomaly.checks.fast import IS_COMPILED
 from anomaly.checks.rows import Rows
 from anomaly.checks.score import score
 from anomaly.engine import Engine
 from anomaly.order import Grouped, split
 from storage.batch import RawBatch
+from storage.fast import IS_COMPILED
 from tests.anomaly_city import T0, S, check_settings, kind_settings, point_table
 
 POINTS = 116_200

@@ -23,7 +23,9 @@ from aiohttp import web
 from anomaly.alerts.outbox import Outbox
 from anomaly.alerts.signature import keys_of
 from anomaly.engine import Engine
-from ingest import ops
+from anomaly.live import Live
+from anomaly.warm import warm
+from ingest import mapdoor, ops
 from ingest.commands.common import ENGINE_FILE
 from ingest.committer import Committer
 from ingest.config import Config
@@ -110,6 +112,7 @@ class App:
         self._config_path = config_path
         self.events_clock = marks.events_clock
         self._marks = marks
+        self.drill = marks.drill
         self.root = Path(config.data.dir).absolute()
         self.started = False
         self._threads_run = False
@@ -129,6 +132,8 @@ class App:
         self._tasks: list[asyncio.Task[None]] = []
         self._ops: web.AppRunner | None = None
         self._sql_door: SqlDoor | None = None
+        self.console: mapdoor.Door | None = None
+        self._live = Live(lambda: time.time_ns() // 1000) if config.console.enabled else None
         self.damage = Damage()
         """What this start found damaged: files set aside and rows lost, with a sentence each."""
 
@@ -189,6 +194,7 @@ class App:
     async def _start(self) -> None:
         began = time.monotonic()
         sys.setswitchinterval(SWITCH_S)
+        warm()
         loop = asyncio.get_running_loop()
         self._load_points()
         self._open_tiers()
@@ -310,7 +316,7 @@ class App:
             self.engine, feed, self.hot, self._quarantine, self._outbox, resume,
             flush_s=self.config.hot.flush_s, snapshot_s=self.config.snapshot.every_s,
             notify=self.deliverer.wake, keep_snapshot=self.tiers.offer_snapshot,
-            forecasts=self._forecasts, steps=self._events,
+            forecasts=self._forecasts, live=self._live, steps=self._events,
         )  # fmt: skip
 
     def _sockets(self) -> None:
@@ -391,6 +397,9 @@ class App:
         if self.config.sql.enabled:
             self._sql_door = SqlDoor(self.root, self.config.sql, self.config.log)
             self._tasks.append(asyncio.create_task(self._sql_door.run(), name="SQL door"))
+        if self._live is not None:
+            with _mendable(f"the map on {self.config.console.host}:{self.config.console.port}"):
+                self.console = await mapdoor.opened(self, self._live, self._open_outbox())
 
     async def _sample(self) -> None:
         while True:
@@ -404,6 +413,7 @@ class App:
             "ops_port": self.ops_port,
             "listener": self.listening_on,
             "sealer_pid": self._sealer.pid,
+            "console": self.console.address if self.console is not None else None,
         }
         tmp = self.root / f"{ENGINE_FILE}.tmp"
         tmp.write_text(json.dumps(found))
@@ -423,6 +433,8 @@ class App:
         await self.deliverer.stop()
         if self._sql_door is not None:
             await self._sql_door.stop()
+        if self.console is not None:
+            await self.console.__aexit__()
         self.committer.stop()
         await loop.run_in_executor(None, self.committer.join)
         for task in self._tasks:

@@ -29,6 +29,7 @@ COMMANDS = {
     "drill": ("ingest.commands.drill", "A made-up alert goes the whole way to whoever is called."),
     "report": ("ingest.commands.report", "The shift report."),
     "outbox": ("ingest.commands.outbox", "Notifications: list, retry, drop."),
+    "console": ("ingest.commands.console", "The map: who may look and act, a link to log in with."),
     "status": ("ingest.commands.status", "One line on how the engine is, and an exit code."),
     "doctor": ("ingest.commands.doctor", "Measure what the engine depends on: disk, clock, connections."),
     "scrub": ("ingest.commands.scrub", "Verify every byte of the data folder; say what is damaged."),

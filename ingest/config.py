@@ -167,6 +167,42 @@ class SqlSettings(Settings):
     """Statements that wait for one of those; more are told to come again."""
 
 
+class ConsoleSettings(Settings):
+    """[console]: the one map, a page and its API in the engine; see docs/map.md. Needs the extra `yuzui[console]`."""
+
+    enabled: bool = False
+    host: str = "127.0.0.1"
+    """Beyond loopback only with users_file, and TLS or a proxy that has it."""
+    port: int = Field(9182, ge=0, le=65535)
+    hosts: list[str] = Field(default_factory=list)
+    """Names under which the page may be asked for, besides localhost and `host`: a page elsewhere cannot pose as it."""
+    users_file: str | None = None
+    """Who may look and who may act, see `yuzui console user add`."""
+    anonymous_view: bool = False
+    """Whoever sits at this machine may look without a login; acting needs one. On a loopback address only."""
+    tls_cert_file: str | None = None
+    tls_key_file: str | None = None
+    behind_proxy: bool = False
+    """A proxy in front speaks TLS: cookies are for TLS only, the page's address is https, and the last address in
+    X-Forwarded-For is whose login it is. The proxy must pass Host on."""
+    session_hours: float = Field(12.0, gt=0, le=24 * 30)
+    """A login lasts a shift."""
+    failed_logins_per_minute_max: int = Field(10, ge=1)
+    """Per address and per name; further guesses wait a minute."""
+    clients_max: int = Field(200, ge=1)
+    """Maps open at once."""
+    stalled_s_max: float = Field(60.0, ge=1)
+    """A map that takes nothing for so long is let go; it comes back by itself."""
+    history_time_s_max: float = Field(10.0, gt=0, le=600)
+    history_concurrency_max: int = Field(2, ge=1, le=16)
+    """Histories read from the lake at once; each has a process."""
+    history_waiting_max: int = Field(16, ge=0)
+    history_memory_bytes: int = Field(512 * MIB, ge=64 * MIB)
+    """Of one of those processes. Nothing is spilled to disk."""
+    video_kinds: list[str] = Field(default_factory=lambda: ["video"])
+    """Kinds that say whether a camera's picture is there (0: it is not); counted apart from sensors."""
+
+
 class LogSettings(Settings):
     """[log]."""
 
@@ -203,6 +239,7 @@ class Config(Settings):
     file_target: list[FileTargetSettings] = Field(default_factory=list)
     ops: OpsSettings = OpsSettings()
     sql: SqlSettings = SqlSettings()
+    console: ConsoleSettings = ConsoleSettings()
     log: LogSettings = LogSettings()
 
     @property

@@ -13,7 +13,14 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from anomaly.settings import KindSettings
-from ingest.config import ListenerSettings, OpsSettings, SourceSettings, SqlSettings, SubscriberSettings
+from ingest.config import (
+    ConsoleSettings,
+    ListenerSettings,
+    OpsSettings,
+    SourceSettings,
+    SqlSettings,
+    SubscriberSettings,
+)
 from ingest.configalerts import alert_faults
 from ingest.configfaults import Loc
 from ingest.configtables import Found, array, existing, unique, whole_table
@@ -48,6 +55,9 @@ def rule_faults(tables: dict[str, Any], broken: set[Loc]) -> Found:
         yield from existing(("sql",), sql, ("token_file",))
         if not is_loopback(sql.host) and sql.token_file is None:
             yield ("sql", "host"), "beyond loopback anyone could ask: give token_file"
+    console = whole_table(ConsoleSettings, tables.get("console", {}), ("console",), broken)
+    if console is not None:
+        yield from _console(console)
     for loc, subscriber in subscribers:
         yield from _subscriber(loc, subscriber)
     for source_loc, source in sources:
@@ -91,6 +101,26 @@ def _listener(listener: ListenerSettings) -> Found:
         yield (*loc, "anonymous"), "beyond loopback anyone could publish: set anonymous = false"
     if not (listener.anonymous or listener.credentials_file or listener.tls_client_ca_file):
         yield (*loc, "anonymous"), "nobody could connect: give credentials_file or tls_client_ca_file"
+
+
+def _console(console: ConsoleSettings) -> Found:
+    loc: Loc = ("console",)
+    yield from _tls_pair(loc, console.tls_cert_file, console.tls_key_file)
+    # Not users_file: `yuzui console user add` makes it, and needs a config that can be read.
+    yield from existing(loc, console, ("tls_cert_file", "tls_key_file"))
+    if not console.enabled:
+        return
+    if console.users_file is None and not console.anonymous_view:
+        yield (*loc, "users_file"), "nobody could log in: name a file, `yuzui console user add` fills it"
+    if is_loopback(console.host):
+        return
+    if console.anonymous_view:
+        yield (*loc, "anonymous_view"), "beyond loopback anyone could look: leave it false"
+    if console.tls_cert_file is None and not console.behind_proxy:
+        yield (
+            (*loc, "host"),
+            "beyond loopback passwords need TLS: give tls_cert_file, or behind_proxy and a proxy with TLS",
+        )
 
 
 def _ports(listener: ListenerSettings, ops: OpsSettings) -> Found:

@@ -14,30 +14,20 @@ A credential without a password serves client certificates: its name is the cert
 
 from __future__ import annotations
 
-import base64
-import binascii
 import hashlib
 import hmac
 import os
 import threading
 import tomllib
 from dataclasses import dataclass, field
-from functools import cache
 from pathlib import Path
 
 from ingest.mqtt.fields import MalformedPacket
 from ingest.mqtt.topics import check_filter, filter_levels, matches
+from storage.passwords import PASSWORD_BYTES_MAX as PASSWORD_BYTES_MAX
+from storage.passwords import hash_password as hash_password
+from storage.passwords import is_password, parts_of
 
-SCRYPT_N = 1 << 14
-"""16 MiB and some 50 ms a guess. Reconnects do not pay it: a verified password is remembered, see verify."""
-SCRYPT_R = 8
-SCRYPT_P = 1
-SCRYPT_MEMORY_MAX = 128 << 20
-"""Hashes in the file that ask for more are refused when it is read, not when a gateway logs in."""
-SALT_BYTES = 16
-KEY_BYTES = 32
-PASSWORD_BYTES_MAX = 1024
-"""Longer passwords fail unheard: hashing 64 KiB for a stranger is work given away."""
 TOPICS_REMEMBERED_MAX = 200_000
 """Topics found allowed and kept so; beyond it they are forgotten and found again. Refusals are not kept:
 a stranger could fill any memory with them."""
@@ -58,44 +48,6 @@ class Credential:
     name: str
     hash: str | None
     publish: list[list[str]] = field(default_factory=list)
-
-
-def hash_password(password: str, *, n: int = SCRYPT_N, r: int = SCRYPT_R, p: int = SCRYPT_P) -> str:
-    """``scrypt$n$r$p$salt$hash`` with a fresh salt; salt and hash in base64."""
-    salt = os.urandom(SALT_BYTES)
-    key = _scrypt(password.encode(), salt, n, r, p)
-    return "$".join(["scrypt", str(n), str(r), str(p), _base64(salt), _base64(key)])
-
-
-def _base64(raw: bytes) -> str:
-    return base64.b64encode(raw).decode().rstrip("=")
-
-
-def _scrypt(password: bytes, salt: bytes, n: int, r: int, p: int) -> bytes:
-    return hashlib.scrypt(password, salt=salt, n=n, r=r, p=p, maxmem=SCRYPT_MEMORY_MAX, dklen=KEY_BYTES)
-
-
-def _parts(text: str) -> tuple[int, int, int, bytes, bytes]:
-    """Parameters, salt and key of a hash. Raises ValueError for anything else."""
-    name, *numbers, salt, key = text.split("$")
-    if name != "scrypt" or len(numbers) != 3:
-        raise ValueError("not a scrypt hash")
-    n, r, p = map(int, numbers)
-    if n < 2 or n & (n - 1) or r < 1 or p < 1 or 128 * r * (n + p) > SCRYPT_MEMORY_MAX - (1 << 20):
-        raise ValueError("scrypt parameters out of range")
-    try:
-        raw_salt, raw_key = (base64.b64decode(part + "==", validate=False) for part in (salt, key))
-    except binascii.Error:
-        raise ValueError("not base64") from None
-    if len(raw_key) != KEY_BYTES or not raw_salt:
-        raise ValueError("salt or key has the wrong length")
-    return n, r, p, raw_salt, raw_key
-
-
-@cache
-def _nobody() -> str:
-    """A hash verified for names that do not exist, so that an answer's time does not tell which names do."""
-    return hash_password(base64.b64encode(os.urandom(KEY_BYTES)).decode())
 
 
 class Credentials:
@@ -154,10 +106,7 @@ class Credentials:
         if known is not None and hmac.compare_digest(known, digest):
             return True
         row = self._rows.get(name)
-        n, r, p, salt, key = _parts(row.hash if row and row.hash else _nobody())
-        right = (
-            hmac.compare_digest(_scrypt(password, salt, n, r, p), key) and row is not None and bool(row.hash)
-        )
+        right = is_password(password, row.hash if row else None)
         if right:
             with self._lock:
                 self._verified[name] = digest
@@ -193,7 +142,7 @@ def _read(row: object, path: str, faults: list[str]) -> Credential:
     if isinstance(password, str):
         found.hash = password
         try:
-            _parts(password)
+            parts_of(password)
         except ValueError as fault:
             faults.append(f"{path}.password: {fault}; make one with `yuzui credential add`")
     elif password is not None:

@@ -19,6 +19,7 @@ import numpy as np
 from anomaly.alerts.event import FIRING, AlertEvent
 from anomaly.alerts.outbox import Outbox
 from anomaly.engine import Engine
+from anomaly.live import Live
 from anomaly.rules.base import Forecast
 from ingest.fulldisk import FullDisk
 from ingest.lakelogs import events_table, forecasts_table, quarantine_table
@@ -97,6 +98,7 @@ class Judge(threading.Thread):
 
     ``keep_snapshot`` is called on this thread with (seq, arrays, meta) copies, after the hot files up to
     seq are written. Without a log of ``forecasts``, or of ``steps`` (of events beside readings), they are not kept.
+    ``live`` is shown what was judged.
     """
 
     def __init__(
@@ -114,6 +116,7 @@ class Judge(threading.Thread):
         keep_snapshot: Callable[[int, dict[str, Any], dict[str, Any]], None],
         forecasts: ParquetLog | None = None,
         steps: ParquetLog | None = None,
+        live: Live | None = None,
     ) -> None:
         super().__init__(name="judge", daemon=True)
         self._engine = engine
@@ -130,6 +133,7 @@ class Judge(threading.Thread):
         self._late: list[ReadingBatch] = []
         self._refusals: list[tuple[int, Refusal]] = []
         self._forecast_log = forecasts
+        self._live = live
         self._forecasts: list[tuple[int, Forecast]] = []
         self._step_log = steps
         self._steps: list[tuple[int, Event]] = []
@@ -142,6 +146,8 @@ class Judge(threading.Thread):
         self._flushed_at = time.monotonic()
         self.disk = FullDisk("judge")
         self.counts = JudgeCounts(judged_seq=resume.snapshot_seq)
+        if live is not None:
+            live.seed(engine)
         self.failure: BaseException | None = None
 
     @property
@@ -247,6 +253,9 @@ class Judge(threading.Thread):
         )
         judged = self._engine.judge(raw, pos)
         self._events += judged.events
+        if self._live is not None:
+            self._live.rows(judged.main)
+            self._live.events(judged.events)
         if run[-1].seq > self._resume.journal_seq:
             total = self.counts.total
             total["main"] += len(judged.main)
@@ -273,7 +282,11 @@ class Judge(threading.Thread):
     def _on_tick(self, record: Record) -> None:
         tick = decode(record.type, record.body)
         assert isinstance(tick, Tick)
-        self._events += self._engine.tick(tick.now, drained=tick.drained)
+        events = self._engine.tick(tick.now, drained=tick.drained)
+        self._events += [replace(event, pos=record.seq << POS_ROW_BITS) for event in events]
+        if self._live is not None:
+            self._live.events(events)
+            self._live.tick(self._engine, record.seq)
         self._keep_forecasts(record.seq)
         self.counts.ticked_at = tick.now
         if record.seq > self._resume.journal_seq:
@@ -311,6 +324,8 @@ class Judge(threading.Thread):
         engine.restore(*self._engine.snapshot())
         engine.counts = self._engine.counts
         self._engine = engine
+        if self._live is not None:
+            self._live.seed(engine)
 
     def _prove(self, tick: Tick) -> None:
         """received = main + late + repeats + events + quarantined + retained_ignored, exactly, at every TICK."""

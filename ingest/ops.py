@@ -45,6 +45,14 @@ COUNTERS: dict[str, str] = {
     "webhooks_delivered": "notifications answered with 2xx",
     "webhooks_failed": "attempts that failed",
     "webhooks_dead": "notifications given up, in the dead letters",
+    "console_clients_dropped": "maps let go because they took nothing",
+    "console_clients_refused": "maps refused because too many were open",
+    "console_ticks": "frames of the map made",
+    "console_deltas": "frames sent as changes",
+    "console_keyframes": "frames sent whole",
+    "console_bytes": "bytes sent to maps",
+    "console_requests_refused": "requests refused: foreign Host or Origin, no login, no role, too many guesses",
+    "console_lake_questions": "histories asked of the lake",
     "stale_receipts": "acknowledgements not sent because their connection was gone",
 }
 GAUGES: dict[str, str] = {
@@ -65,6 +73,10 @@ GAUGES: dict[str, str] = {
     "points": "points in the registry",
     "points_dead": "points that are dead now",
     "hot_rows": "readings in hot files, not yet sealed",
+    "console_clients": "maps open",
+    "console_clients_stalled": "maps that have not read for a second",
+    "console_encode_ms": "median of making one frame for all maps",
+    "console_lag_s": "age of what the map shows",
     "rss_bytes": "resident memory",
     "cpu_s": "CPU seconds used since start",
 }

@@ -138,6 +138,8 @@ class Vitals:
             "damage": app.damage.said,
             "clock": "events" if app.events_clock else "wall",
         }
+        if app.console is not None:
+            now |= app.console.vitals()
         now["not_ready"] = self._not_ready(now)
         return now
 

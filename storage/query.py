@@ -172,6 +172,7 @@ def _filled(lake: Path, side: Path, final: Path, time_zone: str, grace_s: float)
         ),
         "good": str(GOOD),
         "pos_row_bits": str(POS_ROW_BITS),
+        "pos_max": str(2**63 - 1),
         "always": "TIMESTAMPTZ '1000-01-01 00:00:00+00', TIMESTAMPTZ '9999-12-31 00:00:00+00'",
         "lists": ",\n    ".join(
             _list(name, side / "empty" / f"{empty}.parquet") for name, empty in LISTS.items()

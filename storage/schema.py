@@ -122,8 +122,12 @@ ALERTS: Final = pa.schema(
         pa.field("summary_en", pa.string()),
         pa.field("replay", pa.bool_(), nullable=False),
         pa.field("drill", pa.bool_(), nullable=False),
+        pa.field("severity_now", pa.int32()),  # of the level it stands in, 0 once it is over
+        pa.field("pos", pa.int64()),
     ]
 )
+"""``pos`` is journal seq << 24 | row of what caused the step (row 0 of a TICK), NULL of drills: alerts can be counted
+as of one place of the journal."""
 
 _ROLLUP = [
     pa.field("point", pa.int32(), nullable=False),

@@ -56,6 +56,7 @@ class AlertEvent:
     words_zh, words_en   why such a condition stands, without its subject's name; empty otherwise
     rise, rise_s  how much the value changed over the last ``rise_s`` seconds; NaN where nobody said
     eta_s         seconds until ``eta_limit`` is reached; NaN where it is not in sight
+    pos           journal seq << 24 | row of what caused it, row 0 of a TICK; 0 where it is not from the journal
     """
 
     id: str
@@ -83,6 +84,7 @@ class AlertEvent:
     rise_s: float = np.nan
     eta_s: float = np.nan
     eta_limit: float = np.nan
+    pos: int = 0
 
 
 def alert_id(rule: str, subject: str, onset: int) -> str:

@@ -32,11 +32,11 @@ SHOWN_MAX: Final = 1_000
 _LAKE: Final = (
     *("id", "revision", "type", "rule", "class", "severity", "point_id", "gateway_id", "kind", "district"),
     *("onset", "at", "recorded_at", "value", "level", "peak", "unit", "summary_zh", "summary_en", "replay"),
-    "drill",
+    *("drill", "severity_now", "pos"),
 )
-_EVENT: Final = (*_LAKE, "severity_now", "notify", "packed")
+_EVENT: Final = (*_LAKE, "notify", "packed")
 _LAKE_SQL: Final = ", ".join(("rowid", *_LAKE))
-_SHOWN_SQL: Final = f"{_LAKE_SQL}, severity_now, notify"
+_SHOWN_SQL: Final = f"{_LAKE_SQL}, notify"
 _DELIVERY_SQL: Final = (
     "rowid, webhook_id, target, type, alert_id, revision, state, attempts, "
     "created_at, next_at, done_at, last_error"
@@ -247,7 +247,8 @@ def _insert_event(db: sqlite3.Connection, event: AlertEvent) -> bool:
         event.id, event.revision, event.type.removeprefix("alert."), event.rule, event.alert_class, event.severity,
         subject.point_id or None, subject.gateway_id or None, subject.kind or None, subject.district,
         event.onset, event.at, event.recorded_at, number(event.value), number(event.limit), number(event.peak),
-        subject.unit, zh, en, event.replay, event.drill, event.severity_now, event.notify, packed(event),
+        subject.unit, zh, en, event.replay, event.drill, event.severity_now,
+        event.pos or None, event.notify, packed(event),
     )  # fmt: skip
     if not db.execute(_INSERT_SQL, row).rowcount:
         return False

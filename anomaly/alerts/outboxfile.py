@@ -13,7 +13,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Final
 
-SCHEMA_VERSION: Final = 2
+SCHEMA_VERSION: Final = 3
 BUSY_S_MAX: Final = 30.0
 """Wait for another writer: far above any transaction here, below what a watchdog calls dead."""
 
@@ -34,7 +34,7 @@ CREATE TABLE IF NOT EXISTS alert_event (
     onset INTEGER NOT NULL, at INTEGER NOT NULL, recorded_at INTEGER NOT NULL,
     value REAL, level REAL, peak REAL, unit TEXT, summary_zh TEXT, summary_en TEXT,
     replay INTEGER NOT NULL, drill INTEGER NOT NULL, notify INTEGER NOT NULL,
-    newest INTEGER NOT NULL DEFAULT 1, packed BLOB,
+    newest INTEGER NOT NULL DEFAULT 1, packed BLOB, pos INTEGER,
     UNIQUE (id, revision)
 );
 CREATE INDEX IF NOT EXISTS alert_newest ON alert_event (id) WHERE newest = 1;
@@ -106,6 +106,8 @@ SELECT id, id, 1, severity, severity_now, rule, class, coalesce(kind, ''), coale
 FROM alert_event WHERE newest = 1 AND type <> 'resolved';
 """
 """... and knew no groups: each alert still open becomes one by itself, so that its end is told."""
+_FROM_2: Final = "ALTER TABLE alert_event ADD COLUMN pos INTEGER;"
+"""Version 2 did not say at which place of the journal a step was caused."""
 
 
 class OutboxFile:
@@ -132,6 +134,7 @@ class OutboxFile:
             version = db.execute("PRAGMA user_version").fetchone()[0]
             old = version == 1
             script = "" if version == SCHEMA_VERSION else _FROM_1 * old + _SCHEMA + _GROUPS_OF_1 * old
+            script += _FROM_2 * (version in (1, 2))
             for statement in filter(str.strip, script.split(";")):
                 db.execute(statement)
             db.execute(f"PRAGMA user_version = {SCHEMA_VERSION}")

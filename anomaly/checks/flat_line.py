@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import numpy as np
 
-from anomaly.checks.fast import compiled
 from anomaly.checks.rows import F64, I64, U8, Arrays, Bool, Field, Index, RowCheck, Rows, fill_forward
+from storage.fast import compiled
 from storage.flags import SUSPECT
 
 

@@ -7,8 +7,8 @@ from __future__ import annotations
 
 import numpy as np
 
-from anomaly.checks.fast import compiled
 from anomaly.checks.rows import F64, U8, Arrays, Index, RowCheck, Rows
+from storage.fast import compiled
 from storage.flags import FAIL
 
 

@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import numpy as np
 
-from anomaly.checks.fast import compiled
 from anomaly.checks.rows import F64, I64, NO_TIME, U8, Arrays, Index, RowCheck, Rows
+from storage.fast import compiled
 from storage.flags import SUSPECT
 
 US_PER_S = 1_000_000

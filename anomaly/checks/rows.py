@@ -18,7 +18,7 @@ from typing import Any, Final
 import numpy as np
 import numpy.typing as npt
 
-from anomaly.checks.fast import IS_COMPILED
+from storage.fast import IS_COMPILED
 
 I32 = npt.NDArray[np.int32]
 I64 = npt.NDArray[np.int64]

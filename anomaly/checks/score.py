@@ -16,15 +16,14 @@ in streams with extreme value theory", 2017).
 
 from __future__ import annotations
 
-from functools import cache
 from typing import Final
 
 import numpy as np
 import numpy.typing as npt
 
 from anomaly.checks import surprise as one
-from anomaly.checks.fast import IS_COMPILED
 from anomaly.checks.rows import F64, I64, Arrays, Bool, Index, Rows
+from storage.fast import IS_COMPILED
 
 F32 = npt.NDArray[np.float32]
 
@@ -67,15 +66,6 @@ def score(rows: Rows, sound: Bool, state: Arrays, compiled: bool = IS_COMPILED) 
             of = slice(begin, begin + CHUNK)
             batch.chunk(at[of], rows.first[of], length[of])
     return (found / ALARM).astype(np.float32)
-
-
-@cache
-def warm() -> None:
-    """Compile, or load what was compiled before; once, so that the first batch of a night does not wait for it."""
-    state = {field.name: np.zeros((*field.lead, 1), field.dtype, order="F") for field in FIELDS}
-    believed = {"believed_t": np.zeros(1, np.int64), "believed_v": np.zeros(1)}
-    rows = Rows.grouped(np.zeros(1, np.int32), np.zeros(1, np.int64), np.zeros(1), believed)
-    score(rows, np.ones(1, np.bool_), state)
 
 
 class _Batch:

@@ -9,8 +9,8 @@ from __future__ import annotations
 
 import numpy as np
 
-from anomaly.checks.fast import compiled
 from anomaly.checks.rows import F64, U8, Arrays, Field, Index, RowCheck, Rows
+from storage.fast import compiled
 from storage.flags import SUSPECT
 
 

@@ -15,8 +15,8 @@ from functools import cache
 from types import FunctionType
 from typing import Final
 
-from anomaly.checks.fast import IS_COMPILED, compiled, inlined
 from anomaly.checks.rows import Field
+from storage.fast import IS_COMPILED, compiled, inlined
 
 BEAT_S_MIN: Final = 60.0
 """All memories are counted in beats: the point's own interval, but at least a minute, so that a sensor of 1 Hz has a

@@ -11,8 +11,8 @@ from typing import Final
 import numpy as np
 import numpy.typing as npt
 
-from anomaly.checks.fast import IS_COMPILED, compiled
 from anomaly.checks.rows import I64, NO_TIME, U8, Arrays, Bool, Field, Index, Rows, fill_forward
+from storage.fast import IS_COMPILED, compiled
 
 ALARM_LINE: Final = 1.0
 HOLD_US: Final = 30 * 60 * 1_000_000

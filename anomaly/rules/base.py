@@ -14,8 +14,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from anomaly.checks.fast import IS_COMPILED
 from anomaly.checks.rows import U8, Arrays, Field, Rows
+from storage.fast import IS_COMPILED
 from storage.points import PointTable
 
 F64 = npt.NDArray[np.float64]

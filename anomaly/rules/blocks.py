@@ -12,10 +12,10 @@ from typing import Final
 import numpy as np
 import numpy.typing as npt
 
-from anomaly.checks.fast import compiled
 from anomaly.checks.rows import F64, I64, U8, Arrays, Bool, Field, Index, Rows
 from anomaly.rules.base import Assessed
 from anomaly.rules.parts import I32, Part, nothing
+from storage.fast import compiled
 
 PER_UNIT: Final = 1000
 """Means are taken of whole thousandths, so that no sum depends on the order of additions."""

@@ -13,7 +13,6 @@ from typing import Any, Final
 import numpy as np
 import numpy.typing as npt
 
-from anomaly.checks.fast import compiled
 from anomaly.checks.rows import F64, I64, U8, Arrays, Bool, Index, Rows
 from anomaly.rules.base import Assessed, RowRule
 from anomaly.rules.blocks import DB_MAX, Settled, block_fields, goes_on, said_again, settled
@@ -29,6 +28,7 @@ from anomaly.rules.parts import (
     spread,
 )
 from anomaly.rules.tables import entries
+from storage.fast import compiled
 from storage.points import PointTable
 
 HOUR_US: Final = 3_600_000_000

@@ -14,7 +14,6 @@ from typing import Any, Final
 import numpy as np
 import numpy.typing as npt
 
-from anomaly.checks.fast import compiled
 from anomaly.checks.rows import F64, I64, NO_TIME, U8, Arrays, Bool, Field, Index, Rows
 from anomaly.rules.base import Assessed, RowRule
 from anomaly.rules.gauge import COUNTER_MM_MAX, PER_MM, READING_MM_MAX, SPAN_US, SPANS, added, dated
@@ -22,6 +21,7 @@ from anomaly.rules.parts import I32, LEVELS, Part, latched, nothing, of_kinds, p
 from anomaly.rules.rings import ALL, NO_SPAN, Spans, spans
 from anomaly.rules.settings import FlashSettings, RuleSettings
 from anomaly.rules.tables import entries
+from storage.fast import compiled
 from storage.points import PointTable
 
 HOURS: Final = (1, 3, 6, 12, 24)

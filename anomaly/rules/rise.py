@@ -13,12 +13,12 @@ from typing import Any, Final
 import numpy as np
 import numpy.typing as npt
 
-from anomaly.checks.fast import compiled
 from anomaly.checks.rows import F64, I64, U8, Arrays, Bool, Field, Index, Rows
 from anomaly.rules.base import Assessed, RowRule
 from anomaly.rules.parts import I32, LEVELS, latched, nothing, of_kinds, part_of, rule_settings, spread
 from anomaly.rules.rings import NO_SPAN, Spans, spans
 from anomaly.rules.travel import FIELDS, keep, linked
+from storage.fast import compiled
 from storage.points import PointTable
 
 SPAN_US: Final = 60_000_000

@@ -302,16 +302,40 @@ SELECT p.point_id, p.name, p.kind, p.unit, p.district, p.source, r."time", r."co
 FROM yuzui_hours({{always}}) r
 JOIN yuzui_points p ON r.point = p.point AND r."time" >= p.valid_from AND r."time" < p.valid_to;
 
+-- Every step of every alert. With union_by_name: files from before a column was added stand beside newer ones.
+CREATE OR REPLACE VIEW yuzui_alert_steps AS
+SELECT * FROM read_parquet(yuzui_files(getvariable('yuzui').alerts), hive_partitioning = false, union_by_name = true);
+
 -- The last revision of each alert; severity is the highest it reached, 1 blue to 4 red.
 CREATE OR REPLACE VIEW alerts AS
 SELECT last_of.id, CASE WHEN last_of.type = 'resolved' THEN 'resolved' ELSE 'firing' END AS state,
        last_of.rule, last_of."class", severity, last_of.point_id, last_of.gateway_id, last_of.kind,
        last_of.district, onset, CASE WHEN last_of.type = 'resolved' THEN last_of.at END AS ended_at,
        last_of.at AS updated_at, last_of.recorded_at, last_of.value, last_of.level, last_of.peak, last_of.unit,
-       last_of.summary_zh, last_of.summary_en, last_of.replay, last_of.drill, revisions
+       last_of.summary_zh, last_of.summary_en, last_of.replay, last_of.drill, revisions, last_of.severity_now, last_of.pos
 FROM (SELECT max_by(a, (revision, recorded_at)) AS last_of, max(severity) AS severity, min(onset) AS onset,
              max(revision) AS revisions
-      FROM read_parquet(yuzui_files(getvariable('yuzui').alerts), hive_partitioning = false) a GROUP BY id);
+      FROM yuzui_alert_steps a GROUP BY id);
+
+-- What the map shows: points by district and the worst severity (0 for none) in which an open alert about the city has
+-- them. As of a place in the journal, such as the position of a frame of the map, or as of a moment, by what was recorded then.
+CREATE OR REPLACE MACRO yuzui_map(pos_end, until) AS TABLE
+WITH standing AS (
+    SELECT point_id, max(severity_now) AS severity
+    FROM (SELECT point_id, severity_now FROM yuzui_alert_steps
+          WHERE "class" = 'event' AND pos < pos_end AND recorded_at <= CAST(until AS TIMESTAMPTZ)
+          QUALIFY row_number() OVER (PARTITION BY id ORDER BY revision DESC) = 1)
+    GROUP BY point_id
+)
+SELECT p.district, coalesce(s.severity, 0) AS severity, count(*) AS points
+FROM points p LEFT JOIN standing s USING (point_id)
+WHERE NOT p.retired GROUP BY ALL ORDER BY ALL;
+
+-- FROM map_counts(55120);
+CREATE OR REPLACE MACRO map_counts(journal_seq) AS TABLE
+FROM yuzui_map((CAST(journal_seq AS BIGINT) + 1) << {{pos_row_bits}}, 'infinity');
+
+CREATE OR REPLACE MACRO map_counts_at(t) AS TABLE FROM yuzui_map({{pos_max}}, t);
 
 CREATE OR REPLACE VIEW quarantine AS
 SELECT * FROM read_parquet(yuzui_files(getvariable('yuzui').quarantine), hive_partitioning = false)

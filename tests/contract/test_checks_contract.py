@@ -10,11 +10,11 @@ import numpy as np
 import pytest
 
 from anomaly.checks import all_checks
-from anomaly.checks.fast import IS_COMPILED
 from anomaly.checks.rows import NO_TIME, RowCheck, Rows
 from anomaly.limits import Limits, limits_of
 from anomaly.state import State
 from storage.batch import stable_order
+from storage.fast import IS_COMPILED
 from storage.flags import CHECK_BITS, GOOD, PRECEDENCE
 from tests.anomaly_city import T0, S, check_settings, kind_settings, point_table
 

@@ -12,11 +12,11 @@ import numpy as np
 import pytest
 
 from anomaly.checks import surprise
-from anomaly.checks.fast import IS_COMPILED
 from anomaly.checks.rows import Rows
 from anomaly.checks.score import ALARM, FIELDS, VECTOR_MIN, score
 from anomaly.state import State
 from storage.batch import stable_order
+from storage.fast import IS_COMPILED
 from tests.anomaly_city import T0, S
 
 POINTS = 40

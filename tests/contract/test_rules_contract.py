@@ -12,7 +12,6 @@ from typing import Any
 import numpy as np
 import pytest
 
-from anomaly.checks.fast import IS_COMPILED
 from anomaly.checks.rows import Rows
 from anomaly.rules import row_rules, tick_rules
 from anomaly.rules.base import RowRule
@@ -20,6 +19,7 @@ from anomaly.rules.rain import NO_STEP
 from anomaly.rules.tables import entries
 from anomaly.rules.water import bounds
 from anomaly.state import State
+from storage.fast import IS_COMPILED
 from tests.anomaly_city import S
 from tests.rules_city import KINDS, OFFSET_US, city, judged, limits, new_state, stream
 

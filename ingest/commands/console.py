@@ -1,0 +1,155 @@
+"""`yuzui console`: who may look at the map and who may act, and a link to log in with."""
+
+from __future__ import annotations
+
+import json
+import os
+import tomllib
+from pathlib import Path
+from typing import Any
+
+import click
+
+from ingest.cli import config_option, json_option
+from ingest.commands.common import ENGINE_FILE, load_or_fail
+from ingest.commands.silence import span_us
+
+PASSWORD_CHARS_MIN = 10
+ROLES = ("view", "operate")
+LINK_S_MAX = 86_400
+
+
+@click.group()
+def command() -> None:
+    """The map's logins. A running engine takes changes within seconds."""
+
+
+@command.group()
+def user() -> None:
+    """Who may look (view) and who may acknowledge and silence too (operate)."""
+
+
+@user.command("add")
+@config_option
+@click.argument("name")
+@click.option("--role", type=click.Choice(ROLES), default="view", show_default=True)
+@click.option("--password", envvar="YUZUI_CONSOLE_PASSWORD", help="Asked for where it is not given.")
+@click.option("--replace", is_flag=True, help="NAME is there already: give it this password and role.")
+def add(config_path: str, name: str, role: str, password: str | None, replace: bool) -> None:
+    """Add NAME to the console's users file; only a salted scrypt hash of the password is kept."""
+    from storage.passwords import hash_password
+
+    path = _file(config_path)
+    rows = _rows(path)
+    known = [row["name"] for row in rows]
+    if name in known and not replace:
+        raise click.ClickException(f"{name} is there already; --replace gives a new password and role")
+    if password is None:
+        password = click.prompt("password", hide_input=True, confirmation_prompt=True)
+    if len(password) < PASSWORD_CHARS_MIN:
+        raise click.ClickException(f"a password has at least {PASSWORD_CHARS_MIN} characters")
+    rows = [row for row in rows if row["name"] != name]
+    rows.append({"name": name, "role": role, "password": hash_password(password)})
+    _write(path, rows)
+    click.echo(f"{name} may {'look and act' if role == 'operate' else 'look'}")
+
+
+@user.command("list")
+@config_option
+@json_option
+def list_(config_path: str, as_json: bool) -> None:
+    """Names and roles."""
+    rows = _rows(_file(config_path))
+    for row in rows:
+        click.echo(json.dumps({k: row[k] for k in ("name", "role")}, ensure_ascii=False) if as_json
+                   else f"{row['role']:8} {row['name']}")  # fmt: skip
+    if not rows and not as_json:
+        click.echo("no users")
+
+
+@user.command("remove")
+@config_option
+@click.argument("name")
+def remove(config_path: str, name: str) -> None:
+    """Take NAME out; its maps are closed within seconds."""
+    path = _file(config_path)
+    rows = _rows(path)
+    left = [row for row in rows if row["name"] != name]
+    if len(left) == len(rows):
+        raise click.ClickException(f"no user {name}")
+    _write(path, left)
+    click.echo(f"{name} is out")
+
+
+@command.command()
+@config_option
+@click.option("--name", required=True, help="Who: what they do is kept under this name.")
+@click.option("--role", type=click.Choice(ROLES), default="view", show_default=True)
+@click.option("--for", "span", default="15m", show_default=True, help="How long it can be used: 15m, 2h.")
+def link(config_path: str, name: str, role: str, span: str) -> None:
+    """Print a link that logs somebody in once, without a password. Needs to write to the data folder."""
+    make_link = _make_link()
+    config = load_or_fail(config_path)
+    lasts_s = span_us(span) / 1e6
+    if not 0 < lasts_s <= LINK_S_MAX:
+        raise click.ClickException("a link can be used for at most a day")
+    root = Path(config.data.dir)
+    address = _address(root)
+    if address is None:
+        raise click.ClickException(f"no engine with a map runs on {root}")
+    click.echo(f"{address}#token={make_link(root, name, role, lasts_s)}")
+
+
+def _make_link() -> Any:
+    try:
+        from console.logins import make_link
+    except ModuleNotFoundError:
+        raise click.ClickException("the console is not installed: yuzui[console]") from None
+    return make_link
+
+
+def _address(root: Path) -> str | None:
+    try:
+        found: str | None = json.loads((root / ENGINE_FILE).read_text()).get("console")
+    except (OSError, ValueError):
+        return None
+    return found
+
+
+def _file(config_path: str) -> Path:
+    file = load_or_fail(config_path).console.users_file
+    if file is None:
+        raise click.ClickException("the config names no $.console.users_file")
+    return Path(file)
+
+
+def _rows(path: Path) -> list[dict[str, Any]]:
+    if not path.exists():
+        return []
+    try:
+        rows: list[dict[str, Any]] = tomllib.loads(path.read_text("utf-8")).get("user", [])
+        return [{key: str(row[key]) for key in ("name", "role", "password")} for row in rows]
+    except (ValueError, KeyError, TypeError) as fault:
+        raise click.ClickException(f"{path} cannot be read: {fault}") from None
+
+
+def _write(path: Path, rows: list[dict[str, Any]]) -> None:
+    body = "".join(
+        "[[user]]\n" + "".join(f"{key} = {_quoted(value)}\n" for key, value in row.items()) + "\n"
+        for row in rows
+    )
+    tmp = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        # Hashes are not secrets to publish either: for the engine's user only.
+        tmp.touch(mode=0o600)
+        tmp.write_text(body, "utf-8")
+        tmp.replace(path)
+    finally:
+        tmp.unlink(missing_ok=True)
+
+
+def _quoted(text: str) -> str:
+    """A TOML basic string."""
+    if any(ord(c) < 0x20 or ord(c) == 0x7F for c in text) or not text.strip():
+        raise click.ClickException("a name is text without control characters")
+    return '"' + text.replace("\\", "\\\\").replace('"', '\\"') + '"'

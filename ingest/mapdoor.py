@@ -1,0 +1,58 @@
+"""The engine's side of the map: whether the console is installed, and what it is given.
+
+Owns the one place where the engine imports the console. All else works with it deleted.
+"""
+
+from __future__ import annotations
+
+from importlib.metadata import PackageNotFoundError, version
+from typing import TYPE_CHECKING, Any, Protocol
+
+from anomaly.alerts.outbox import Outbox
+from anomaly.live import Live
+
+if TYPE_CHECKING:
+    from ingest.app import App
+
+
+class Door(Protocol):
+    """An open console."""
+
+    @property
+    def address(self) -> str:
+        """Where the page is."""
+
+    def vitals(self) -> dict[str, Any]:
+        """Its numbers, named as ingest.ops knows them."""
+
+    async def __aexit__(self, *_: object) -> None:
+        """Close it."""
+
+
+async def opened(app: App, live: Live, outbox: Outbox) -> Door:
+    """The console of this engine, serving. Raises ValueError where it is not installed or not safe, OSError."""
+    try:
+        from console.display import City
+        from console.server import Console, Marks
+        from console.settings import Options
+    except ModuleNotFoundError as missing:
+        if (missing.name or "").partition(".")[0] != "console":
+            raise
+        raise ValueError("[console] is enabled and the console is not installed: yuzui[console]") from None
+    config = app.config
+    said = config.console.model_dump(exclude={"enabled"})
+    given: dict[str, Any] = {name: tuple(one) if isinstance(one, list) else one for name, one in said.items()}
+    options = Options(**given)
+    city = City(config.city.name, config.city.time_zone, config.kinds, options.video_kinds)
+    marks = Marks(app.events_clock, app.drill, engine_version())
+    counts = app.wire.messages.counts
+    console = Console(options, app.root, city, live, outbox, lambda: counts.get("messages", 0), marks)
+    return await console.__aenter__()
+
+
+def engine_version() -> str:
+    """Of the installed distribution; "" in a bare checkout."""
+    try:
+        return version("yuzui")
+    except PackageNotFoundError:
+        return ""

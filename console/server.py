@@ -116,16 +116,12 @@ class Console:
         loop = asyncio.get_running_loop()
         self._live.on_picture = lambda: _tell(loop, self._news)
         self._news.set()
-        self._runner = web.AppRunner(application(self), access_log=None, handle_signals=False)
+        self._runner = web.AppRunner(
+            application(self), access_log=None, handle_signals=False, shutdown_timeout=STOP_S
+        )
         await self._runner.setup()
         try:
-            site = web.TCPSite(
-                self._runner,
-                self.options.host,
-                self.options.port,
-                ssl_context=self._ssl,
-                shutdown_timeout=STOP_S,
-            )
+            site = web.TCPSite(self._runner, self.options.host, self.options.port, ssl_context=self._ssl)
             await site.start()
         except BaseException:
             await self._runner.cleanup()

@@ -100,14 +100,17 @@ def _add_sources(reading: _Reading) -> None:
     """Append the files of ``[sources] dir`` to the array ``source``."""
     for file in toml_files(sources_folder(reading.file, reading.tables)):
         name = f"{file.parent.name}/{file.name}"
-        body = _parsed(file, name, reading)
-        if body is None:
-            continue
         sources = reading.tables.setdefault("source", [])
         if not isinstance(sources, list):
             return  # a fault of its own
         loc: Loc = ("source", len(sources))
         reading.bodies[loc] = name
+        body = _parsed(file, name, reading, loc)
+        if body is None:
+            # The next file takes its place.
+            del reading.bodies[loc]
+            reading.broken.discard(loc)
+            continue
         reading.said_in[loc] = name
         _remember(reading, body, loc, name)
         if isinstance(body.get("source"), list):
@@ -140,19 +143,19 @@ def _drop_ins(path: Path) -> list[Path]:
     return toml_files(drop_in_folder(path))
 
 
-def _parsed(file: Path, name: str, reading: _Reading) -> dict[str, Any] | None:
+def _parsed(file: Path, name: str, reading: _Reading, loc: Loc = ()) -> dict[str, Any] | None:
     try:
         return tomllib.loads(file.read_bytes().decode("utf-8-sig"))
     except OSError as error:
-        reading.fault((), f"cannot be read: {error.strerror}", name)
+        reading.fault(loc, f"cannot be read: {error.strerror}", name)
     except UnicodeDecodeError as error:
-        reading.fault((), f"not UTF-8 (byte {error.start})", name)
+        reading.fault(loc, f"not UTF-8 (byte {error.start})", name)
     except tomllib.TOMLDecodeError as error:
         told = _SYNTAX.match(str(error))
         message = f"{told['where']}: {told['what']}" if told else str(error)
-        reading.fault((), f"not TOML: {message}", name)
+        reading.fault(loc, f"not TOML: {message}", name)
     except RecursionError:
-        reading.fault((), "not TOML that can be read: nested too deeply", name)
+        reading.fault(loc, "not TOML that can be read: nested too deeply", name)
     return None
 
 

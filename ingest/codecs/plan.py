@@ -113,7 +113,9 @@ class Plan:
     def __init__(self, settings: SourceSettings, paths: Mapping[str, Path]) -> None:
         self._settings = settings
         cut = {name: _levels_of(path) for name, path in paths.items()}
-        longest = max((levels for levels, _ in cut.values()), key=len)
+        # Of several that are as long, the value's: the others are told to follow it.
+        named = max(cut, key=lambda name: (len(cut[name][0]), name == "value"))
+        longest = cut[named][0]
         for name, (levels, _) in cut.items():
             if levels != longest[: len(levels)]:
                 raise ValueError(
@@ -143,7 +145,10 @@ class Plan:
         cut: Mapping[str, tuple[list[tuple[Path, Every]], Path]],
         longest: list[tuple[Path, Every]],
     ) -> Place | None:
-        """Device or quantity: a constant, a key, or a value in the payload; None where only the topic can say it."""
+        """Device or quantity: a constant, a key, or a value in the payload; None where only the topic can say it.
+
+        A device may be absent from a message: the topic may name it.
+        """
         text: str | None = getattr(self._settings, name)
         if text is not None and text.startswith("="):
             return Place(constant=text[1:])
@@ -152,7 +157,7 @@ class Plan:
         levels, rest = cut[name]
         if not rest and levels and levels[-1][1] is Every.ENTRY:
             return Place(len(levels), key=True)
-        return Place(len(levels), rest, optional=text is None, column=column_of(rest) if rest else None)
+        return Place(len(levels), rest, optional=name == "device", column=column_of(rest) if rest else None)
 
     def _entry_key(self, longest: list[tuple[Path, Every]]) -> Place | None:
         """The innermost object's keys, unless they are the devices."""
@@ -243,13 +248,14 @@ def names(place: Place | None, rows: Rows) -> str | list[str]:
         if place.optional and named is None:
             return ""
         raise Unusual
-    column: list[Any]
-    if place.optional:
-        column = maybe(elements, place.path)
-        if column.count(None) == len(column):
-            return ""
-    else:
+    try:
         column = place.column(elements) if place.column else elements
+    except KeyError:
+        if not place.optional:
+            raise
+        column = maybe(elements, place.path)
+    if place.optional and column.count(None) == len(column):
+        return ""
     if type(column[0]) is int:
         # Numbers become text before a shape is looked up: True and 1.0 are equal to 1.
         if set(map(type, column)) != _WHOLE:
@@ -260,7 +266,7 @@ def names(place: Place | None, rows: Rows) -> str | list[str]:
 
 def maybe(elements: list[Any], path: Path) -> list[Any]:
     """One value of each element, None where it has none. Raises Unusual for elements that are no objects."""
-    if len(path) != 1:
+    if len(path) != 1 or not isinstance(path[0], str):
         return [one_at(element, path)[1] for element in elements]
     if set(map(type, elements)) != {dict}:
         raise Unusual

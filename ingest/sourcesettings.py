@@ -11,6 +11,7 @@ from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 from pydantic import Field, field_validator
 
+from ingest.codecs.fieldsettings import Hj212Settings, Sl651Settings
 from ingest.codecs.options import CsvSettings, InfluxSettings, SenmlSettings, SparkplugSettings
 from ingest.eventsettings import EventSettings
 from storage.settings import MIB, Settings
@@ -112,6 +113,8 @@ class SourceSettings(Settings):
     personal: bool = False
     """Its messages may speak of persons: numbers in text are masked strictly, and refused messages are kept as a
     reason and a hash, without their bytes."""
+    hj212: Hj212Settings = Hj212Settings()
+    sl651: Sl651Settings = Sl651Settings()
 
     id_field: str = "id"
     time_field: str = "ts"

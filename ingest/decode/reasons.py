@@ -51,6 +51,21 @@ _ALL = (
         IMPLEMENTATION_SPECIFIC,
         "an alias of a BIRTH that was not heard: the node is asked for it; `yuzui quarantine replay` afterwards",
     ),
+    Reason(
+        "bad_frame",
+        IMPLEMENTATION_SPECIFIC,
+        "no whole frame of the source's codec: cut short, glued together, or another protocol",
+    ),
+    Reason(
+        "bad_crc",
+        IMPLEMENTATION_SPECIFIC,
+        "the frame's checksum is wrong: noise on the line, or the device counts it otherwise",
+    ),
+    Reason(
+        "unsupported",
+        IMPLEMENTATION_SPECIFIC,
+        "a part of the protocol that brings no readings: pictures, texts",
+    ),
     Reason("not_finite", IMPLEMENTATION_SPECIFIC, "a number is too large for a double"),
     Reason("too_deep", IMPLEMENTATION_SPECIFIC, "nested deeper than the source's depth_max"),
     Reason(

@@ -14,6 +14,7 @@ from pydantic import Field, field_validator
 from ingest.codecs.fieldsettings import Hj212Settings, Sl651Settings
 from ingest.codecs.options import CsvSettings, InfluxSettings, SenmlSettings, SparkplugSettings
 from ingest.eventsettings import EventSettings
+from ingest.tcp.settings import TcpSettings
 from storage.settings import MIB, Settings
 
 
@@ -115,6 +116,7 @@ class SourceSettings(Settings):
     reason and a hash, without their bytes."""
     hj212: Hj212Settings = Hj212Settings()
     sl651: Sl651Settings = Sl651Settings()
+    tcp: TcpSettings = TcpSettings()
 
     id_field: str = "id"
     time_field: str = "ts"

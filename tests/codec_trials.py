@@ -77,7 +77,7 @@ def readings(encoder: Encoder, dice: random.Random, n: int) -> list[Sent]:
                 NOON_US
                 + number // len(encoder.QUANTITIES) // len(encoder.DEVICES) * max(encoder.TIME_STEP_US, 1000),
                 value,
-                GOOD,
+                getattr(encoder, "FLAG", GOOD),
             )
         )
     return made

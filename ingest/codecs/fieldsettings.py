@@ -27,6 +27,8 @@ class Hj212Settings(Settings):
     """Only these are readings: ["Rtd", "Avg"]. Empty: all that are numbers."""
     spans: list[Span] = Field(default_factory=lambda: list(SPANS))
     """Only these reports are stored; others are answered and dropped."""
+    password: str | None = Field(None, max_length=32)
+    """A message with another PW is refused."""
 
 
 class Sl651Settings(Settings):
@@ -40,3 +42,5 @@ class Sl651Settings(Settings):
     """Whether the observation time of a series of five-minute values is that of its first or its last value. Devices
     differ. auto: the first, unless its last value would then lie behind the time the report was sent; for stations
     that send stored reports later, say which."""
+    password: str | None = Field(None, pattern=r"^[0-9A-Fa-f]{4}$")
+    """Four hexadecimal digits; a frame with others is refused."""

@@ -208,6 +208,8 @@ class Hj212:
             raise Refused("bad_frame", "no MN, CN or a Flag that is no number") from None
         if not device:
             raise Refused("no_id", "MN is empty")
+        if self._own.password is not None and fields.get(b"PW") != self._own.password.encode():
+            raise Refused("not_allowed", "another password (PW) than the source's")
         span = SPANS.get(command, "")
         answer = b""
         if flag & ASKS and self._own.answer:

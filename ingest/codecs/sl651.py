@@ -56,6 +56,7 @@ class Sl651:
 
     def __init__(self, settings: SourceSettings, zone: ZoneInfo) -> None:
         self._own = settings.sl651
+        self._password = None if self._own.password is None else bytes.fromhex(self._own.password)
         self._readings_max = settings.readings_per_message_max
         self._bytes_max = settings.message_bytes_max
         self._times = ClockTimes(field_zone(settings, zone))
@@ -122,6 +123,8 @@ class Sl651:
             raise Refused("bad_frame", "a frame of a centre to its station")
         if frame[-TAIL] not in (ETX, ETB):
             raise Refused("bad_frame", f"ends with {frame[-TAIL]:02X}; 03 or 17 were expected")
+        if self._password is not None and frame[8:10] != self._password:
+            raise Refused("not_allowed", "another password than the source's")
         function = frame[10]
         if function == LINK:
             return Parsed()

@@ -15,15 +15,15 @@ if TYPE_CHECKING:
     from ingest.config import SourceSettings
 
 CODECS: Final[dict[str, str]] = {
-    "hj212": "ingest.codecs.hj212:Hj212",
     "json": "ingest.codecs.json_mapping:JsonMapping",
     "csv": "ingest.codecs.csv_rows:CsvRows",
+    "hj212": "ingest.codecs.hj212:Hj212",
     "influx": "ingest.codecs.influx:Influx",
     "msgpack": "ingest.codecs.msgpack:MsgpackMapping",
     "senml": "ingest.codecs.senml:Senml",
     "senml-cbor": "ingest.codecs.senml:SenmlCbor",
-    "sparkplug": "ingest.codecs.sparkplug:Sparkplug",
     "sl651": "ingest.codecs.sl651:Sl651",
+    "sparkplug": "ingest.codecs.sparkplug:Sparkplug",
 }
 """``codec`` of a source to "module:class"."""
 

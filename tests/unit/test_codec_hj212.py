@@ -286,6 +286,12 @@ def test_split_keeps_what_may_become_a_frame_and_nothing_else() -> None:
     assert len(frames) == 1
 
 
+def test_another_password_is_refused_where_one_is_said() -> None:
+    frame = report("DataTime=20260801085857;a1-Rtd=1")
+    assert len(codec(hj212={"password": "123456"}).parse("", frame)) == 1
+    assert refused(frame, hj212={"password": "654321"}) == "not_allowed"
+
+
 def test_what_a_peer_invents_does_not_fill_memory() -> None:
     from ingest.codecs import hj212
 

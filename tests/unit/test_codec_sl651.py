@@ -256,6 +256,11 @@ def test_split_finds_frames_between_noise_and_inside_a_frame_that_lost_its_lengt
         assert sum(len(f.raw) for f in frames if isinstance(f, Refused)) >= len(damaged)
 
 
+def test_another_password_is_refused_where_one_is_said() -> None:
+    assert len(codec(sl651={"password": "03e8"}).parse("", raw(TIMED))) == 4
+    assert refused(raw(TIMED), sl651={"password": "1234"}) == "not_allowed"
+
+
 def test_noise_that_looks_like_many_beginnings_costs_no_more_than_its_length() -> None:
     seed = random.randrange(1 << 32)
     print(f"seed {seed}")

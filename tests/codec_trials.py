@@ -18,7 +18,7 @@ from ingest.decode.reasons import REASONS
 from ingest.decode.refused import Refused
 from ingest.simulate.encoders.base import Encoder, Sent, encoder_class
 from ingest.sourcesettings import SourceSettings
-from storage.flags import DEVICE_FLAGS, GOOD
+from storage.flags import DEVICE_FLAGS
 from storage.points import PointTable
 from tests.tables import point_table
 
@@ -77,7 +77,7 @@ def readings(encoder: Encoder, dice: random.Random, n: int) -> list[Sent]:
                 NOON_US
                 + number // len(encoder.QUANTITIES) // len(encoder.DEVICES) * max(encoder.TIME_STEP_US, 1000),
                 value,
-                getattr(encoder, "FLAG", GOOD),
+                encoder.FLAG,
             )
         )
     return made

@@ -51,12 +51,12 @@ _PLAIN: Final = frozenset({"n", "v", "t", "u"})
 _DEFAULTS: Final[Record] = {"t": 0, "u": ""}
 _LEAST: Final = frozenset({"n", "v"})
 _GET_N, _GET_V, _GET_T, _GET_U = (itemgetter(label) for label in "nvtu")
-_CBOR_LABELS: Final = {
+CBOR_LABELS: Final = {
     -1: "bver", -2: "bn", -3: "bt", -4: "bu", -5: "bv", -6: "bs", 0: "n", 1: "u", 2: "v", 3: "vs", 4: "vb", 5: "s",
     6: "t", 7: "ut", 8: "vd",
 }  # fmt: skip
 """RFC 8428, table 4 (section 6)."""
-_JSON_LABELS: Final = frozenset(_CBOR_LABELS.values())
+_JSON_LABELS: Final = frozenset(CBOR_LABELS.values())
 
 
 class _Keys(dict[str, Key]):
@@ -312,7 +312,7 @@ def _labelled(record: Any) -> Any:
 def _label(label: Any) -> Any:
     """JSON's name of a label. Text that looks like one is something else: CBOR has numbers for these."""
     if type(label) is int:
-        return _CBOR_LABELS.get(label, label)
+        return CBOR_LABELS.get(label, label)
     return f"text {label}" if label in _JSON_LABELS else label
 
 

@@ -39,6 +39,7 @@ class Encoder(Protocol):
     DEVICES, QUANTITIES  names its format can carry, for tests; QUANTITIES [""] where a device has one only
     TIME_STEP_US  the finest time its format can carry
     DECIMALS      digits behind the point its format can carry
+    FLAG          what its devices say of a good reading: DEVICE_SILENT where its format says nothing of quality
     """
 
     SOURCE: ClassVar[dict[str, Any]]
@@ -46,6 +47,7 @@ class Encoder(Protocol):
     QUANTITIES: ClassVar[Sequence[str]]
     TIME_STEP_US: ClassVar[int]
     DECIMALS: ClassVar[int]
+    FLAG: ClassVar[int]
 
     def __init__(self, settings: SourceSettings, zone: ZoneInfo) -> None:
         """``zone``: that of times without an offset."""

@@ -19,7 +19,7 @@ from ingest.codecs.plan import Place, Plan, paths_of
 from ingest.decode.times import US_PER_UNIT
 from ingest.simulate.encoders.base import Sent, topic_of
 from ingest.sourcesettings import SourceSettings
-from storage.flags import DEVICE_SILENT
+from storage.flags import DEVICE_SILENT, GOOD
 
 _FIELDS: Final = ("device", "quantity", "time", "flag", "value")
 
@@ -40,6 +40,7 @@ class Encoder:
     QUANTITIES: ClassVar[Sequence[str]] = ("pm25", "pm10", "a b")
     TIME_STEP_US: ClassVar[int] = 1000
     DECIMALS: ClassVar[int] = 6
+    FLAG: ClassVar[int] = GOOD
 
     def __init__(self, settings: SourceSettings, zone: ZoneInfo, *, iso: bool = False) -> None:
         self._settings = settings

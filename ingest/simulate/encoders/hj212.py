@@ -35,6 +35,7 @@ class Encoder:
     )  # fmt: skip
     TIME_STEP_US: ClassVar[int] = 1_000_000
     DECIMALS: ClassVar[int] = 4
+    FLAG: ClassVar[int] = GOOD
 
     def __init__(
         self, settings: SourceSettings, zone: ZoneInfo, *, system: int = 22, password: str = "123456"

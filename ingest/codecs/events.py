@@ -103,7 +103,7 @@ class EventBody:
         found, word = given
         if not found or word is None:
             raise Refused("no_state", f'no state at "{self._event.state}"')
-        state = self._states.get(str(word)) if isinstance(word, str | int) else None
+        state = self._states.get(_word(word)) if isinstance(word, str | int) else None
         if state is None:
             raise Refused("unknown_state", f"{self._quoted(word)} is not among the source's states")
         return state
@@ -184,7 +184,7 @@ class EventBody:
         words = self._event.words.get(name)
         if words is None or isinstance(value, dict | list):
             return value
-        return words.get(str(value), value)
+        return words.get(_word(value), value)
 
     def _quoted(self, word: object) -> str:
         return "its state" if self._strict else f'"{masked(str(word), strict=True)[:40]}"'
@@ -202,6 +202,11 @@ def _look(text: str) -> Look:
     if text.startswith("$"):
         return lambda body, _element: one_at(body, steps)
     return lambda _body, element: one_at(element, steps)
+
+
+def _word(value: object) -> str:
+    """As a table of words spells it: true and false as in JSON."""
+    return str(value).lower() if isinstance(value, bool) else str(value)
 
 
 def _cut(text: str, most: int) -> str:

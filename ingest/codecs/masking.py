@@ -31,15 +31,17 @@ _SEPARATING: Final = frozenset({"Zs", "Pd", "Cf", "Zl", "Zp", "Mn", "Me"})
 _AT: Final = {"\uff20": "@", "\ufe6b": "@", "\uff0e": ".", "\u3002": ".", "\uff0b": "+"}
 """Full-width and small forms of what an address is made of."""
 
-_RUN = re.compile(rf"\d(?:{_SEPARATOR}{{0,4}}\d){{{DIGITS_MIN - 1},}}(?:{_SEPARATOR}?x)?")
+_RUN = re.compile(rf"\+?\d(?:{_SEPARATOR}{{0,4}}\d){{{DIGITS_MIN - 1},}}(?:{_SEPARATOR}?x)?")
 _MAIL = re.compile(r"[A-Za-z0-9._%+-]{1,64}@[A-Za-z0-9-]{1,63}(?:\.[A-Za-z0-9-]{1,63})+")
 _MOBILE = re.compile(r"(?:(?:00)?86)?1[3-9]\d{9}")
 _MOBILE_INSIDE = re.compile(r"1[3-9]\d{9}")
 _LANDLINE = re.compile(r"(?:(?:00)?86)?0\d{9,11}")
 _IDENTITY = re.compile(r"\d{17}[\dx]")
 _DATE = re.compile(
-    r"(?:19|20)\d\d([-/.]?)(?:0?[1-9]|1[0-2])\1(?:0?[1-9]|[12]\d|3[01])"
-    r"(?:[ T-]{0,2}(?:[01]?\d|2[0-4])[:h.]?[0-5]\d(?:[:.]?[0-5]\d(?:\.\d{1,6})?)?)?"
+    # Together: two digits each, or eleven digits of a telephone could pass for 1953-6-3 6:57:46.
+    r"(?:19|20)\d\d(?:0[1-9]|1[0-2])(?:0[1-9]|[12]\d|3[01])(?:(?:[01]\d|2[0-4])[0-5]\d(?:[0-5]\d)?)?"
+    r"|(?:19|20)\d\d([-/.])(?:0?[1-9]|1[0-2])\1(?:0?[1-9]|[12]\d|3[01])"
+    r"(?:[ T-]{1,2}(?:[01]?\d|2[0-4]):[0-5]\d(?::[0-5]\d(?:\.\d{1,6})?)?)?"
 )
 _CLOCK = r"(?:[01]?\d|2[0-4]):[0-5]\d(?::[0-5]\d)?"
 _CLOCKS = re.compile(rf"{_CLOCK}\s*[~\u2010-\u2015-]\s*{_CLOCK}")
@@ -87,13 +89,15 @@ def somebodys_number(value: float, *, strict: bool) -> bool:
 
 
 def _is_somebodys(text: str, run: re.Match[str], strict: bool) -> bool:
-    digits = run.group().replace(_SEPARATOR, "")
+    digits = run.group().replace(_SEPARATOR, "").removeprefix("+")
     if not strict:
         if _IDENTITY.fullmatch(digits):
             return True
-        number = run.group().rstrip(f"{_SEPARATOR}x")
+        number = run.group().removeprefix("+").rstrip(f"{_SEPARATOR}x")
         return bool(_LANDLINE.fullmatch(number.replace(_SEPARATOR, ""))) or _holds_mobile(number)
-    written = _plainly(text[run.start() : run.end()])
+    written = _plainly(text[run.start() : run.end()]).removeprefix("+")
+    if _MOBILE.fullmatch(digits):
+        return True
     if _DATE.fullmatch(written):
         return False
     if _MOBILE_INSIDE.search(digits):
@@ -126,6 +130,8 @@ def _table() -> dict[int, str]:
             table[code] = _SEPARATOR
         elif narrow in ("x", "X"):
             table[code] = "x"
+        elif narrow == "+":
+            table[code] = "+"
     return table
 
 

@@ -16,6 +16,8 @@ from bench.load.streams import FormName
 
 CASES: Final = Path(__file__).resolve().parent / "cases"
 CITY_POINTS: Final = 116_200
+QUICK_READINGS_MAX: Final = 1_500_000
+"""What lies in the kernel's buffers at the end must be taken in too."""
 _CHOICES: Final[dict[str, tuple[str, ...]]] = {"through": get_args(Through), "form": (*get_args(FormName),)}
 SWEPT: Final = ("points", "connections", "rate")
 
@@ -32,6 +34,7 @@ class Case:
     batch         readings a message; 1: one on the point's own topic
     inflight      QoS 1 messages in flight over all connections together
     seconds       of load; quick_seconds with --quick, 0: not in a quick run
+    readings_max  a load without a pace ends after so many whole rounds of readings; 0: only by its seconds
     seal_s        the engine's [sealed] seal_s
     past_hour_s   seconds' worth of readings of the hour before, sent first and not measured: their compaction runs
                   beside the load
@@ -53,6 +56,8 @@ class Case:
     seconds: float = 60.0
     quick_seconds: float = 0.0
     quick_points: int = 20_000
+    quick_compact: bool = False
+    readings_max: int = 0
     seal_s: int = 60
     past_hour_s: float = 0.0
     compact: bool = True
@@ -68,6 +73,8 @@ class Case:
             seconds=self.quick_seconds,
             points=min(self.points, self.quick_points),
             pulses=60,
+            readings_max=QUICK_READINGS_MAX,
+            compact=self.compact and self.quick_compact,
             seal_s=2,
             rate=self.rate * min(1.0, self.quick_points / self.points),
             alerts_per_s=min(10.0, 40 / max(self.quick_seconds, 1e-9)),
@@ -102,7 +109,7 @@ def load_cases(path: Path) -> list[Case]:
 def _swept(case: Case, sweep: dict[str, list[Any]]) -> Iterator[Case]:
     ((key, values),) = sweep.items()
     for value in values:
-        name = f"{case.name}-{value:g}"
+        name = f"{case.name}-{value:.0f}"
         yield replace(case, name=name, sweep=key, **{key: value})
 
 

@@ -15,7 +15,8 @@ import socket
 import sys
 import time
 from collections.abc import Callable
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Final
 
@@ -25,6 +26,7 @@ import numpy as np
 from anomaly.checks import all_checks
 from anomaly.rules import row_rules
 from bench.case import CASES, Case, load_cases
+from bench.family import Family, machine_busy_s
 from bench.lake_count import count_lake, expected, numbers_of
 from bench.load.generator import connect_packet
 from bench.load.pulse import payload
@@ -43,6 +45,8 @@ SETTLE_S_MAX: Final = 180.0
 COMPACT_S_MAX: Final = 240.0
 LOOK_S: Final = 0.05
 HOUR_MS: Final = 3_600_000
+OTHERS_MAX: Final = 0.2
+"""Cores. Beyond it the machine was not quiet, and figures say so."""
 LATENESS_S: Final = 600.0
 """The engine's default: an hour is over this long after its end."""
 
@@ -57,7 +61,7 @@ class Result:
     cpu_us           engine with all its processes, compaction included; by_process: the same, apart
     lost             sent and not in the lake; surplus: in the lake and not sent; wrong: points with other values
     peak_mb          sum of the proportional set sizes at its largest; peak_rss_mb: the sum of resident sizes
-    quiet            False where others used the machine too
+    others_cores     cores that processes which are none of ours used meanwhile; quiet: fewer than OTHERS_MAX
     """
 
     name: str
@@ -92,7 +96,9 @@ class Result:
     alerts_raised: int = 0
     webhooks: int = 0
     start_s: float = 0.0
+    at: str = ""
     load_before: float = 0.0
+    others_cores: float = 0.0
     quiet: bool = True
     checks: list[str] = field(default_factory=list)
     rules: list[str] = field(default_factory=list)
@@ -105,16 +111,19 @@ def checks_on() -> tuple[list[str], list[str]]:
     return sorted({check.name for check in all_checks()} | {"score"}), sorted(r.name for r in row_rules())
 
 
-def measure(case: Case, folder: Path, cache: Path, say: Say = print) -> Result:
-    """Run one case. Raises CannotMeasure, ChildDiedError, OSError."""
+def measure(case: Case, folder: Path, cache: Path, say: Say = print, profile: Path | None = None) -> Result:
+    """Run one case; ``profile``: py-spy's stacks of the engine's process during the load go there.
+
+    Raises CannotMeasure, ChildDiedError, OSError.
+    """
     result = Result(case.name, case.title, asdict(case), load_before=round(os.getloadavg()[0], 2))
-    result.quiet = result.load_before < 1.0
+    result.at = datetime.now(UTC).isoformat(timespec="seconds")
     result.checks, result.rules = checks_on()
     with Rig(case, folder, cache) as rig:
         result.start_s = round(rig.warm_s, 2)
         if case.past_hour_s:
             _send_past(rig, say)
-        _measure(rig, result, say)
+        _measure(rig, result, say, profile)
     say("  counting every reading in DuckDB ...")
     _count(rig, result)
     _judge_targets(case, result)
@@ -132,7 +141,7 @@ def _send_past(rig: Rig, say: Say) -> None:
     _settle(rig, before + past.report["sent"])
 
 
-def _measure(rig: Rig, result: Result, say: Say) -> None:
+def _measure(rig: Rig, result: Result, say: Say, profile: Path | None) -> None:
     case = rig.case
     numbers = numbers_of(rig.data, PULSE) if rig.broker else []
     load, pulse, queries = rig.load(), rig.pulse(), rig.query_watch()
@@ -140,6 +149,10 @@ def _measure(rig: Rig, result: Result, say: Say) -> None:
     before = rig.vitals()
     members = {m.pid: m for m in rig.engine.members()}
     broker_cpu = rig.broker.cpu_s() if rig.broker else 0.0
+    if profile is not None:
+        rig.profile(profile, case.seconds)
+    ours = Family(os.getpid())
+    others_s = machine_busy_s() - ours.cpu_s()
     pulse.tell("go")
     load.tell("go")
     begun = time.time()
@@ -152,6 +165,9 @@ def _measure(rig: Rig, result: Result, say: Say) -> None:
     felt = pulse.finish(CHILD_S_MAX)
     sent = load.report["sent"] + felt["sent"]
     taken_at, judged_at = _settle(rig, before["received"] + sent)
+    others_s = machine_busy_s() - ours.cpu_s() - others_s
+    result.others_cores = round(max(0.0, others_s / (time.time() - begun)), 2)
+    result.quiet = result.others_cores < OTHERS_MAX
     rig.engine.sample()
     after = {m.pid: m for m in rig.engine.members()}
     result.sent = sent
@@ -326,6 +342,8 @@ def summary(result: Result) -> str:
     ]
     if result.broker_cpu_us is not None:
         parts.insert(2, f"broker {result.broker_cpu_us:.2f} µs")
+    if not result.quiet:
+        parts.append(f"NOT QUIET: others used {result.others_cores} cores")
     return "; ".join(parts + result.faults)
 
 
@@ -335,6 +353,9 @@ def summary(result: Result) -> str:
 @click.option("--seconds", type=float, help="Of load, instead of the case's.")
 @click.option("--set", "changes", multiple=True, metavar="KEY=VALUE", help="Another value of a case's key.")
 @click.option("--dir", "folder", type=click.Path(path_type=Path), default=SCRATCH, help="Scratch folder.")
+@click.option(
+    "--profile", type=click.Path(path_type=Path), help="Stacks of the engine, by py-spy if it is there."
+)
 @click.option("--json", "as_json", is_flag=True, help="The whole result as JSON on stdout.")
 def main(
     cases: tuple[str, ...],
@@ -342,6 +363,7 @@ def main(
     seconds: float | None,
     changes: tuple[str, ...],
     folder: Path,
+    profile: Path | None,
     as_json: bool,
 ) -> None:
     """Run the named cases (file names in bench/cases, or paths) one after the other."""
@@ -350,7 +372,7 @@ def main(
         for case in load_cases(path):
             case = _changed(case.quick() if quick else case, seconds, changes)
             click.echo(f"{case.name}: {case.title}", err=True)
-            result = measure(case, folder / "case", folder, lambda text: click.echo(text, err=True))
+            result = measure(case, folder / "case", folder, lambda text: click.echo(text, err=True), profile)
             click.echo("  " + summary(result), err=True)
             if as_json:
                 click.echo(json.dumps(asdict(result), ensure_ascii=False))
@@ -359,8 +381,6 @@ def main(
 
 
 def _changed(case: Case, seconds: float | None, changes: tuple[str, ...]) -> Case:
-    from dataclasses import replace
-
     if seconds is not None:
         case = replace(case, seconds=seconds)
     for change in changes:

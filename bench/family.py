@@ -13,6 +13,13 @@ TICKS_PER_S = os.sysconf("SC_CLK_TCK")
 MB = 1_000_000
 
 
+def machine_busy_s() -> float:
+    """CPU seconds that all processes of the machine have used since it started, interrupts included."""
+    first = Path("/proc/stat").read_text().partition("\n")[0].split()
+    user, nice, system, _idle, _iowait, irq, softirq = (int(word) for word in first[1:8])
+    return (user + nice + system + irq + softirq) / TICKS_PER_S
+
+
 @dataclass(slots=True)
 class Member:
     """One process of the family. ``cpu_s`` has its own and its dead children's, user and system."""

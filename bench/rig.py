@@ -213,6 +213,12 @@ class Rig:
             time.sleep(0.1)
         raise CannotMeasure(f"the engine does not answer:\n{self.log.read_text()[-2000:]}")
 
+    def _rounds(self, past: bool) -> int:
+        case = self.case
+        if past:
+            return max(1, round(case.past_hour_s * case.rate / case.points))
+        return max(1, case.readings_max // case.points) if case.readings_max and not case.rate else 0
+
     def load(self, *, past: bool = False) -> Child:
         """A generator, connected and waiting for ``go``; with ``past`` that of the hour before."""
         case = self.case
@@ -232,12 +238,34 @@ class Rig:
             leave_out=PULSE + "," + CLOCK,
             counts_file=str(self.folder / ("past.npz" if past else "load.npz")),
             ahead_ms=-3_600_000 if past else 0,
-            rounds_max=max(1, round(case.past_hour_s * case.rate / case.points)) if past else 0,
+            rounds_max=self._rounds(past),
             client_prefix="past" if past else "load",
         )
         child = self._child("bench.load.generator", plan.to_json(), "generator")
         child.until_ready(CHILD_S_MAX)
         return child
+
+    def profile(self, out: Path, seconds: float) -> None:
+        """Have py-spy write the engine's stacks for so long. Raises CannotMeasure where it is not installed."""
+        program = shutil.which("py-spy")
+        if program is None:
+            raise CannotMeasure("py-spy is not on PATH: pip install py-spy")
+        command = [
+            program,
+            "record",
+            "-p",
+            str(self.engine.pid),
+            "-d",
+            str(int(seconds)),
+            "-f",
+            "raw",
+            "-t",
+            "-g",
+        ]
+        self._spy = subprocess.Popen(
+            [*command, "-o", str(out)], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+        )
+        self._stack.callback(self._spy.wait)
 
     def pulse(self) -> Child:
         """The pulse, connected and waiting for ``go``."""

@@ -279,6 +279,10 @@ class Engine:
         self.presence.gap(gap.begin, gap.end, gap.source, self.now_us)
         return []
 
+    def leave(self, points: I32, at: int) -> None:
+        """``points`` [n] said farewell at ``at``, µs of the receive clock: silent until they are heard again."""
+        self.presence.leave(points, at)
+
     def hear(self, events: Sequence[Event]) -> None:
         """Steps of events beside readings, in journal order: what a rule counts of them is kept until it is too old."""
 

@@ -20,8 +20,8 @@ too many is better than one too few; who wants spikes to wait asks for confirm_r
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from dataclasses import asdict, dataclass, field
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import asdict, dataclass, field, replace
 from enum import IntEnum, StrEnum
 from typing import Any, Final
 
@@ -365,12 +365,20 @@ class Episodes:
             del self.open[(rule, point)]
 
     def begin(
-        self, rule: Rule, subject: int, onset: int, at: int, recorded_at: int, value: float
+        self,
+        rule: Rule,
+        subject: int,
+        onset: int,
+        at: int,
+        recorded_at: int,
+        value: float,
+        members: Sequence[int] = (),
     ) -> AlertEvent:
-        """A condition found at a TICK rather than in a reading holds from now on."""
+        """A condition found at a TICK rather than in a reading holds from now on. ``members``: whose it is too."""
         episode = self.open[(rule.name, subject)] = Episode(rule.name, subject, onset)
         event = self._confirm(episode, 1)
-        return self._event(episode, event, at, recorded_at, value, np.nan, np.nan, True)
+        begun = self._event(episode, event, at, recorded_at, value, np.nan, np.nan, True)
+        return replace(begun, members=self._subjects.ids(members)) if members else begun
 
     def stand(self, rule: Rule, condition: Condition, at: int, recorded_at: int) -> AlertEvent | None:
         """A tick rule's condition stands at ``at``; the event of its begin or of another level, else None."""

@@ -21,6 +21,8 @@ from anomaly.state import State
 from storage.points import PointTable
 
 POINT_FAULTS = ("dead", "neighbours", "drift")
+OUTAGE_MEMBERS_MAX = 100
+"""Points an outage names; how many there are it says in its value."""
 
 
 class Faults:
@@ -66,7 +68,9 @@ class Faults:
         for gateway in np.flatnonzero(absent.began).tolist():
             if self._limits["alert"][self._points.gateway == gateway].any():
                 onset, dead = int(absent.last_word[gateway]), float(absent.out_points[gateway])
-                yield self._episodes.begin(rule, gateway, onset, now, recorded_at, dead)
+                those = np.flatnonzero(absent.silent & (self._points.gateway == gateway))
+                members = those[:OUTAGE_MEMBERS_MAX].tolist()
+                yield self._episodes.begin(rule, gateway, onset, now, recorded_at, dead, members)
         for gateway in np.flatnonzero(absent.ended).tolist():
             if (rule.name, gateway) in open_now:
                 dead = float(absent.out_points[gateway])

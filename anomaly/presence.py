@@ -74,6 +74,8 @@ class Presence:
         self.down = np.zeros(sources, np.bool_)
         self.back_at = np.full(gateways, NO_TIME, np.int64)
         self.out_since = np.full(gateways, NO_TIME, np.int64)
+        self.left_at = np.full(len(points), NO_TIME, np.int64)
+        self._named = np.array([bool(name) for name in points.gateways], np.bool_)
         self.ticked_at = NO_TIME
 
     def gap(self, begin: int, end: int, source: str, now: int) -> None:
@@ -89,6 +91,13 @@ class Presence:
         until = (end or begin) if self._receive_clock else now
         self._raise_floor(concerned, until)
 
+    def leave(self, points: I32, at: int) -> None:
+        """``points`` said farewell, or their gateway's will says it, at ``at``, µs of the receive clock.
+
+        They are silent from the next TICK on, without waiting for an interval, until they are heard again.
+        """
+        self.left_at[points] = at
+
     def tick(self, now: int, drained: bool) -> Absent:
         """Who is absent at ``now``, µs of the engine's clock."""
         if self._receive_clock:
@@ -100,7 +109,8 @@ class Presence:
         share, points_min = self._checks.outage_share, self._checks.outage_points_min
         was_out = self.out_since != NO_TIME
         back = was_out & self._spoke_again(silences, share)
-        began = absence.gateways_out(silences, share, points_min) & ~was_out
+        out_now = absence.gateways_out(silences, share, points_min) | self._left_whole(silences, share)
+        began = out_now & ~was_out
         self.back_at[back] = now
         self.out_since[back] = NO_TIME
         self.out_since[began] = last_word[began]
@@ -150,9 +160,28 @@ class Presence:
             of_gateway = np.maximum(of_gateway, _passed(now, np.maximum(heard, clear)))
         expected = self._limits["expects"] & (last_t != NO_TIME) & ~self.down[points.source]
         after = self._limits["silence_us"]
+        gone = self._gone()
+        if gone.any():
+            # Who said farewell needs no interval to be missed by: many such points speak only when something changes.
+            expected = expected | (gone & (last_t != NO_TIME) & self._limits["alert"])
+            silent, after = np.where(gone, NEVER_US, silent), np.where(gone, 0, after)
         return absence.Silences(
             expected, silent, of_gateway, after, points.gateway, len(points.gateways)
         ), gateway_t
+
+    def _gone(self) -> Bool:
+        """bool[points]: left and not heard since."""
+        gone: Bool = (self.left_at != NO_TIME) & (self._state["last_received"] <= self.left_at)
+        self.left_at[~gone] = NO_TIME
+        return gone
+
+    def _left_whole(self, silences: absence.Silences, share: float) -> Bool:
+        """bool[gateways]: ``share`` of the expected points left; few as they may be, it is one fault and not many."""
+        of, n = silences.gateway, silences.gateways
+        left = np.bincount(of[(self.left_at != NO_TIME) & silences.expected], minlength=n)
+        expected = np.bincount(of[silences.expected], minlength=n)
+        whole: Bool = self._named & (left > 0) & (left >= share * expected)
+        return whole
 
     def _spoke_again(self, silences: absence.Silences, share: float) -> Bool:
         """bool[gateways]: fewer than ``share`` of the expected points are still missing since the outage."""
@@ -161,7 +190,8 @@ class Presence:
         spoke = silences.expected & (self._state["last_t"] > since)
         expected = np.bincount(of[silences.expected], minlength=n)
         missing = expected - np.bincount(of[spoke], minlength=n)
-        abandoned = np.bincount(of[self._limits["expects"]], minlength=n) == 0
+        asked = self._limits["expects"] | (self.left_at != NO_TIME)
+        abandoned = np.bincount(of[asked], minlength=n) == 0
         back: Bool = (missing < share * expected) | abandoned
         return back
 
@@ -177,11 +207,19 @@ class Presence:
             for i, name in enumerate(self._points.gateways)
             if self.back_at[i] != NO_TIME or self.out_since[i] != NO_TIME
         ]
-        return {"ticked_at": int(self.ticked_at), "sources": sources, "gateways": gateways}
+        left = [
+            [self._points.point_id[i], int(self.left_at[i])]
+            for i in np.flatnonzero(self.left_at != NO_TIME).tolist()
+        ]
+        return {"ticked_at": int(self.ticked_at), "sources": sources, "gateways": gateways, "left": left}
 
     def restore(self, meta: dict[str, Any]) -> None:
         """Take over what ``snapshot`` gave; sources and gateways that are gone are forgotten."""
         self.ticked_at = meta["ticked_at"]
+        gone: dict[str, int] = dict(meta.get("left", ()))
+        for at, name in enumerate(self._points.point_id if gone else ()):
+            if name in gone:
+                self.left_at[at] = gone[name]
         for names, fields, rows in (
             (self._points.sources, SOURCE_FIELDS, meta["sources"]),
             (self._points.gateways, GATEWAY_FIELDS, meta["gateways"]),

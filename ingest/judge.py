@@ -10,7 +10,7 @@ import logging
 import threading
 import time
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -28,6 +28,7 @@ from storage.hot import HotTier
 from storage.journal_reader import JournalCorrupt, JournalCut
 from storage.logs import ParquetLog
 from storage.records import (
+    LEFT,
     Body,
     Control,
     Event,
@@ -318,6 +319,9 @@ class Judge(threading.Thread):
     def _on_control(self, body: Body) -> None:
         """A reload takes its place here. After a restart there is nothing to take up: the engine was made with it."""
         assert isinstance(body, Control)
+        if body.type == LEFT:
+            self._on_left(body.body)
+            return
         engine = self._prepared.pop(body.body.get("digest", ""), None) if body.type == "reload" else None
         if engine is None:
             return
@@ -326,6 +330,13 @@ class Judge(threading.Thread):
         self._engine = engine
         if self._live is not None:
             self._live.seed(engine)
+
+    def _on_left(self, body: Mapping[str, Any]) -> None:
+        """Points of which a DEATH was received; those the registry has no more are nobody's."""
+        left = set(body["points"])
+        ids = self._engine.points.point_id
+        points = np.array([number for number, name in enumerate(ids) if name in left], np.int32)
+        self._engine.leave(points, int(body["at"]))
 
     def _prove(self, tick: Tick) -> None:
         """received = main + late + repeats + events + quarantined + retained_ignored, exactly, at every TICK."""

@@ -117,6 +117,9 @@ class Wire:
         receipts = [self._decode(one, now) for one in received]
         bodies = self._bodies(now)
         self._drained = self._drained and not self._paused and not self._poller.backlog
+        left = self.messages.nodes.take_left(self._routes.points, now)
+        if left is not None:
+            bodies.append(encode(left))
         if self.turned_at >= self._next_tick:
             bodies.append(self._tick(now))
         if bodies or receipts:
@@ -147,6 +150,7 @@ class Wire:
             received.oversized,
         )
         refused = self.messages.feed(table, chunk, now)
+        self.messages.nodes.ask(conn.publish, self.turned_at)
         if not refused:
             return build_receipt(received)
         codes = {index: REASONS[reason].code for index, reason in refused.items()}

@@ -134,6 +134,9 @@ STATES: Final[dict[str, int]] = {
 later. 4 and above is over."""
 
 
+LEFT: Final = "left"
+"""Type of a CONTROL record: ``points`` (their ids) said farewell at ``at``, µs; no readings are to be expected."""
+
 RAW_BYTES_MAX = 64 * 1024
 """Kept of one refused message: enough to see what is wrong and to replay what gateways send in practice."""
 

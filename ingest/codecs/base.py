@@ -42,7 +42,8 @@ class Parsed:
     events    what happened, beside what was measured
     answers   what the device expects to hear once the message is on disk
     offline   devices that said they leave
-    gateways  of them those through which others speak
+    gateways  gateways, in the registry's words, that said it for all behind them
+    online    devices that say they are there (again)
     asks      messages to be published where this one came from
     offsets   row to µs from the moment of receipt, where the time is told so; ``times`` has None there
     """
@@ -56,6 +57,7 @@ class Parsed:
     answers: list[bytes] = field(default_factory=list)
     offline: list[str] = field(default_factory=list)
     gateways: list[str] = field(default_factory=list)
+    online: list[str] = field(default_factory=list)
     asks: list[Ask] = field(default_factory=list)
     offsets: dict[int, int] = field(default_factory=dict)
 

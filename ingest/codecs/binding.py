@@ -7,9 +7,11 @@ Owns the way from a codec's Parsed to columns: point ids by the source's templat
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Final
+
+import numpy as np
 
 from ingest.codecs.base import Key, Parsed
 from ingest.decode.columns import Columns
@@ -91,6 +93,7 @@ class Binding:
         self._template = template_of(settings)
         self._source = points.sources.index(settings.name) if settings.name in points.sources else -1
         self._missing = frozenset(settings.missing_values)
+        self._of_device: dict[str, set[int]] = {}
         self.shared = KeyTable(self, None)
         """For topics that do not say whose their readings are."""
 
@@ -118,6 +121,7 @@ class Binding:
                 raise Refused("no_id", "neither the payload nor the topic names the device")
             named = point_id_of(self._template, self._settings.name, device, name)
             point = self._known(named[:DETAIL_CHARS_MAX], route)
+        self._of_device.setdefault(device, set()).add(point)
         return Bound(
             point,
             how.factor,
@@ -156,6 +160,18 @@ class Binding:
             lon=lon if here else event.lon,
             lat=lat if here else event.lat,
         )
+
+    def points_of(self, devices: Iterable[str], gateways: Iterable[str]) -> set[int]:
+        """Points of devices heard before, in the source's words, and of gateways, in the registry's."""
+        found: set[int] = set()
+        for device in devices:
+            found |= self._of_device.get(device, set())
+        points = self._points
+        codes = [code for code, name in enumerate(points.gateways) if name in set(gateways)]
+        if codes and self._source >= 0:
+            of_source = (points.source == self._source) & ~points.retired.astype(bool)
+            found.update(np.flatnonzero(of_source & np.isin(points.gateway, codes)).tolist())
+        return found
 
     def point_id(self, point: int) -> str:
         """Of a point, for a refusal."""

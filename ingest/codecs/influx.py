@@ -63,7 +63,8 @@ class Influx:
             except Refused as refused:
                 refused.raw = line.encode()
                 parsed.refusals.append(refused)
-            if len(parsed) > self._readings_max:
+            # Refused ones count too: a message of nothing but bad lines would be as many refusals.
+            if len(parsed) + len(parsed.refusals) > self._readings_max:
                 raise Refused("too_many_readings", f"more than {self._readings_max} in one message")
         if empty:
             raise Refused("wrong_shape", "no line")

@@ -68,7 +68,8 @@ class Sparkplug:
     def __init__(self, settings: SourceSettings, zone: ZoneInfo) -> None:
         options = settings.sparkplug
         self._readings_max = settings.readings_per_message_max
-        self._template = None if device_in_topic(settings) else options.device
+        self._template = options.device
+        self._in_topic = device_in_topic(settings)
         self._ignored = Ignored(options.ignore)
         self._asks = options.rebirth
         self._nodes: dict[tuple[str, str], Node] = {}
@@ -104,18 +105,19 @@ class Sparkplug:
             self._follows(node, message, whose, parsed)
             node.devices.discard(device)
             self._forget(node, device)
-            parsed.offline.append(self._device(whose))
+            parsed.offline.append(self._named(whose))
             self.counts["deaths"] += 1
         else:
+            if kind.endswith("BIRTH"):
+                parsed.online.append(self._named(whose))
+                self.counts["births"] += 1
             if kind == "NBIRTH":
                 _born(node, message)
-                self.counts["births"] += 1
             else:
                 self._follows(node, message, whose, parsed)
             if kind == "DBIRTH":
                 node.devices.add(device)
                 self._forget(node, device)
-                self.counts["births"] += 1
             self._metrics(node, whose, message, parsed, learns=kind.endswith("BIRTH"))
         return parsed
 
@@ -129,9 +131,13 @@ class Sparkplug:
 
     def _device(self, whose: Whose) -> str:
         """The device of a reading, in the source's words; "" where the topic says it."""
+        return "" if self._in_topic else self._named(whose)
+
+    def _named(self, whose: Whose) -> str:
+        """What a device or a node is called."""
+        if self._in_topic:
+            return whose.device or whose.node
         template = self._template
-        if template is None:
-            return ""
         if not whose.device:
             template = template.replace("/{device}", "").replace("{device}/", "")
         return (
@@ -147,9 +153,9 @@ class Sparkplug:
             self.counts["deaths_stale"] += 1
             return
         self.counts["deaths"] += 1
-        parsed.offline.append(self._device(Whose(whose.group, whose.node, "")))
-        parsed.offline += [self._device(Whose(whose.group, whose.node, one)) for one in sorted(node.devices)]
-        parsed.gateways.append(whose.node)
+        parsed.offline.append(self._named(Whose(whose.group, whose.node, "")))
+        parsed.offline += [self._named(Whose(whose.group, whose.node, one)) for one in sorted(node.devices)]
+        parsed.gateways += [whose.node, f"{whose.group}/{whose.node}"]
         node.born, node.seq = False, -1
         node.devices.clear()
 

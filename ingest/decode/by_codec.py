@@ -52,6 +52,9 @@ def decode_by_codec(route: Route, message: Message, into: Columns) -> Outcome:
         events=events,
         answers=parsed.answers,
         offline=parsed.offline,
+        gateways=parsed.gateways,
+        online=parsed.online,
+        asks=parsed.asks,
     )
 
 

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
+from ingest.codecs.base import Ask
 from ingest.decode.refused import Refused
 from ingest.routes import Source
 from storage.records import RAW_BYTES_MAX, Event, Refusal
@@ -36,7 +37,7 @@ class Outcome:
 
     outside  rows added though outside the time window, because our own clock is suspect
     whole    the bytes that refusals without bytes of their own carry: kept once for all of them
-    events, answers, offline  as in ingest.codecs.base.Parsed
+    events, answers, offline, gateways, online, asks  as in ingest.codecs.base.Parsed
     """
 
     readings: int = 0
@@ -48,6 +49,9 @@ class Outcome:
     events: list[Event] = field(default_factory=list)
     answers: list[bytes] = field(default_factory=list)
     offline: list[str] = field(default_factory=list)
+    gateways: list[str] = field(default_factory=list)
+    online: list[str] = field(default_factory=list)
+    asks: list[Ask] = field(default_factory=list)
 
 
 def refusal_of(source: Source, message: Message, refused: Refused, raw: bytes) -> Refusal:

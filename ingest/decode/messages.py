@@ -16,6 +16,7 @@ from ingest.decode.columns import Columns
 from ingest.decode.discreet import masked_refusal, reason_and_hash
 from ingest.decode.json_readings import JsonReadings
 from ingest.decode.message import Message, Outcome
+from ingest.nodes import Nodes
 from ingest.routes import Routes, RouteTable
 from storage.batch import RawBatch
 from storage.records import Event, Refusal
@@ -63,6 +64,7 @@ class Messages:
         self.counts: Counter[str] = Counter()
         self.refused_by_reason: Counter[tuple[str, str]] = Counter()
         self._outside: Counter[str] = Counter()
+        self.nodes = Nodes()
         self.kept_bytes: Counter[str] = Counter()
         """Of each source, in quarantine: what the lake holds already is set at the start."""
 
@@ -128,6 +130,8 @@ class Messages:
             self.counts["untimed"] += outcome.untimed
             self.counts["retained_ignored"] += outcome.retained_ignored
             self._refuse_all(outcome)
+            if outcome.offline or outcome.online or outcome.asks:
+                self.nodes.said(route, outcome)
             if outcome.refusals:
                 refused[index] = outcome.refusals[-1].reason
         return refused

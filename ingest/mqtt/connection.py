@@ -226,6 +226,16 @@ class Connection:
             self.send_session()
         self.owner.after_receive(self)
 
+    def publish(self, topic: str, payload: bytes) -> bool:
+        """A message to the broker, QoS 0; False where the peer is none, not ready, or slow to read what waits."""
+        session = self.session
+        if not self.epoch or not isinstance(session, ClientSession) or self.paused & Pause.OUT:
+            return False
+        if not session.publish(topic, payload):
+            return False
+        self.send_session()
+        return True
+
     def send_session(self) -> None:
         """Send what the session has to say."""
         out = bytes(self.session.out)

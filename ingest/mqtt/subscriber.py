@@ -23,6 +23,7 @@ from ingest.mqtt.packets import (
     Filter,
     Kind,
     Packet,
+    Publish,
     Suback,
     Subscribe,
 )
@@ -139,6 +140,13 @@ class ClientSession:
 
     def acknowledged(self, messages: int) -> None:
         """Acknowledgements were sent; the window is the broker's to keep."""
+
+    def publish(self, topic: str, payload: bytes) -> bool:
+        """A message of ours, QoS 0: nobody acknowledges it. False before CONNACK and after the end."""
+        if self.state not in (State.SUBSCRIBING, State.LIVE):
+            return False
+        self.out += encode(Publish(topic, payload, 0), self.v5)
+        return True
 
     def ping(self) -> None:
         """Ask whether the broker is there; ``awaits_pingresp`` until it answers."""

@@ -256,3 +256,44 @@ def test_absence_does_not_depend_on_the_order_of_points_and_changes_nothing() ->
     assert undecided(mixed).tolist() == undecided(silences)[order].tolist()
     assert gateways_out(mixed, 0.6, 3).tolist() == gateways_out(silences, 0.6, 3).tolist()
     assert gateways_out(silences, 0.6, 3).any()
+
+
+def test_points_that_say_farewell_are_out_at_once_and_back_when_they_are_heard() -> None:
+    """The will of a node: one outage that names its points, no interval waited for, even where none is known."""
+    city = City(point_table(8, gateways=2, interval_s=np.zeros(8)))
+    everyone, others = list(range(8)), [0, 2, 4, 6]
+    city.seconds(0, 5, everyone)
+    city.engine.leave(np.array([1, 3, 5, 7], np.int32), T0 + 5 * S)
+    city.second(5, others)
+    assert city.told() == [("outage", FIRING, "G001")]
+    assert city.events[0].members == ("P00001", "P00003", "P00005", "P00007")
+    assert (city.events[0].value, city.events[0].onset) == (4.0, T0 + 4 * S)
+    other = City(point_table(8, gateways=2, interval_s=np.zeros(8)))
+    other.engine.restore(*city.engine.snapshot())
+    for one in (city, other):
+        one.events.clear()
+        one.seconds(6, 90, others)
+        assert one.told() == []
+        one.seconds(90, 95, everyone)
+        assert one.told() == [("outage", RESOLVED, "G001")]
+
+
+def test_a_device_that_says_farewell_is_dead_alone_and_its_node_is_not_out() -> None:
+    city = City(point_table(20, gateways=2))
+    everyone = list(range(20))
+    city.seconds(0, 5, everyone)
+    city.engine.leave(np.array([3], np.int32), T0 + 5 * S)
+    city.seconds(5, 10, [p for p in everyone if p != 3])
+    assert city.told() == [("dead", FIRING, "P00003")]
+    city.second(10, everyone)
+    assert city.told() == [("dead", FIRING, "P00003"), ("dead", RESOLVED, "P00003")]
+
+
+def test_a_farewell_of_who_was_never_heard_or_of_points_without_a_gateway_is_no_outage() -> None:
+    table = point_table(4, gateways=1)
+    table.gateways[0] = ""
+    city = City(table)
+    city.seconds(0, 5, [0, 1, 2])
+    city.engine.leave(np.array([0, 3], np.int32), T0 + 5 * S)
+    city.seconds(5, 8, [1, 2])
+    assert city.told() == [("dead", FIRING, "P00000")]

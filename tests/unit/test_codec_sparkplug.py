@@ -108,7 +108,7 @@ def test_a_death_names_the_node_and_its_devices_and_one_of_an_earlier_birth_nobo
     assert say(codec, "NDEATH", payload(bd_seq(2), seq=None)).offline == []
     assert codec.counts["deaths_stale"] == 1
     dead = say(codec, "NDEATH", payload(bd_seq(3), seq=None))
-    assert (dead.offline, dead.gateways) == (["n1", "n1/d1"], ["n1"])
+    assert (dead.offline, dead.gateways) == (["n1", "n1/d1"], ["n1", "g/n1"])
     assert len(say(codec, "NDATA", payload(metric(alias=1, double_value=1), seq=2)).asks) == 1
     born(codec, 4)
     gone = say(codec, "DDEATH", payload(seq=2), "d1")

@@ -104,6 +104,7 @@ class Console:
         self._key: tuple[int, Future[bytes]] | None = None
         self._encode_ms: deque[float] = deque(maxlen=ENCODED_KEPT)
         self._news = asyncio.Event()
+        self._drawn = asyncio.Event()
         self._tasks: list[asyncio.Task[None]] = []
         self._runner: web.AppRunner | None = None
         # One thread each, so that what they own is touched by one at a time.
@@ -132,6 +133,8 @@ class Console:
             asyncio.create_task(self._watch(), name="console alerts"),
             asyncio.create_task(self.feed.sweep(), name="console sweep"),
         ]
+        if self._live.picture is not None:
+            await self._drawn.wait()
         return self
 
     async def __aexit__(self, *_: object) -> None:
@@ -207,6 +210,7 @@ class Console:
                 self.book, self.shown, tick = drawn
                 self.seq = tick.seq
                 self.feed.publish(tick)
+                self._drawn.set()
 
     def _encode(self) -> tuple[PointBook, Shown, Tick] | None:
         """The newest picture as a frame; on the encoder's thread."""

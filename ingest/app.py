@@ -54,6 +54,7 @@ from storage.points import PointTable
 from storage.records import Control, Gap
 from storage.recovery import Damage
 from storage.schema import ALERT_LOG, ALERTS, EVENTS, FORECASTS, QUARANTINE
+from storage.segment import list_segments
 from storage.tail import Feed
 
 log = logging.getLogger("yuzui.engine")
@@ -81,6 +82,12 @@ def _mendable(where: str) -> Iterator[None]:
         yield
     except (OSError, ValueError, CredentialsFault) as fault:
         raise CannotStart(f"{where}: {fault}") from fault
+
+
+def _begins_at_first(journal: Path) -> bool:
+    """Whether nothing was cut from the journal yet: read from there it gives all there is to know, open alerts too."""
+    segments = list_segments(journal)
+    return bool(segments) and segments[0][0] <= 1
 
 
 @dataclass(frozen=True, slots=True)
@@ -266,7 +273,7 @@ class App:
         kept = snapshot.load_newest(self.root / "snapshot")
         if kept is not None:
             self.engine.restore(kept.arrays, kept.meta)
-        else:
+        elif not _begins_at_first(self.root / "journal"):
             self._remember_last()
         snapshot_seq, effects_seq = kept.seq if kept else 0, self._outbox.judged_seq()
         # A journal that was lost must not begin again at numbers the lake already holds.

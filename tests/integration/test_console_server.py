@@ -49,7 +49,16 @@ async def served(tmp_path: Path) -> AsyncIterator[Served]:
     console, city = made_up(tmp_path, POINTS, users_file=str(users), anonymous_view=False)
     city.tick()
     async with console:
+        await shows(console)
         yield console, city
+
+
+async def shows(console: Console) -> None:
+    """Wait for the first picture: until then there is nothing to ask for."""
+    async with page(console.address) as first:
+        await first.login("lin")
+        await first.open()
+        await first.until(lambda: first.heads, "the first picture")
 
 
 def valid(schema: Any, found: Any) -> None:

@@ -37,3 +37,23 @@ def test_without_snapshot_and_journal_a_redelivery_still_counts_once(tmp_path: P
         engine.until_lake("SELECT count(*), sum(value) FROM readings", [(3, 5.5)])
     finally:
         engine.stop()
+
+
+def test_a_kill_before_the_first_snapshot_forgets_no_open_alert(tmp_path: Path) -> None:
+    """The journal still begins at its begin: read from there it gives the alert that is open, and its end."""
+    engine = EngineProcess(tmp_path, site_config(tmp_path, {"g": ["a"]}, kinds={"a": "level"})).start()
+    try:
+        at = time.time_ns() // 1_000_000
+        with Talker(engine.port) as talker:
+            talker.say("t/g/a", json.dumps({"ts": at, "v": 50.0}).encode())
+        engine.until_lake("SELECT state, severity FROM alerts WHERE rule = 'level'", [("firing", 4)])
+        assert not list((engine.data / "snapshot").glob("*")), "killed before there is one"
+        engine.kill()
+        engine.start()
+        with Talker(engine.port) as talker:
+            talker.say("t/g/a", json.dumps({"ts": at + 5000, "v": 0.0}).encode())
+        engine.until_lake(
+            "SELECT state, severity, revisions FROM alerts WHERE rule = 'level'", [("resolved", 4, 2)]
+        )
+    finally:
+        engine.stop()

@@ -19,6 +19,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, Literal
 
@@ -43,6 +44,7 @@ JUDGED_WITHIN = 2
 CHILD_S_MAX = 30.0
 CLOCK_TICKS = os.sysconf("SC_CLK_TCK")
 MB = 1_000_000
+LINK_S = 3600.0
 
 Say = Callable[[str], None]
 Watch = Callable[[dict[str, Any]], None]
@@ -67,6 +69,8 @@ class DemoOptions:
     seed: int = 1
     broker: str | None = None
     aiomqtt_share: float = 0.1
+    map: bool = True
+    """Show the map, where it is installed: its address and a link to log in with are said."""
     kill_at: float | None = None
     """Share of the run at which the engine gets kill -9 and is started again; needs storm-city, which says what of it
     people would have noticed."""
@@ -235,6 +239,10 @@ def _prepare(options: DemoOptions, secret: str, hook_port: int) -> tuple[Path, P
     if options.scenario == "storm-city":
         hasten(drop_in / "kinds.toml", options.seconds)
         extra += quick_checks(options.seconds)
+    if options.map and map_installed():
+        # Gateways and maps come back to the port they know.
+        port = 0 if options.kill_at is None else free_port()
+        extra += f"[console]\nenabled = true\nanonymous_view = true\nport = {port}\n"
     (drop_in / "90-demo.toml").write_text(extra)
     data = home / "data"
     environment = {
@@ -246,6 +254,18 @@ def _prepare(options: DemoOptions, secret: str, hook_port: int) -> tuple[Path, P
         "YUZUI_OPS_PORT": "0",
     }
     return config, data, environment
+
+
+def map_installed() -> bool:
+    """Whether the extra is there."""
+    return find_spec("console") is not None and find_spec("console.server") is not None
+
+
+def _link(data: Path, address: str) -> str:
+    """A link with which one person may log in and act, once."""
+    from console.logins import make_link
+
+    return f"{address}#token={make_link(data, 'demo', 'operate', LINK_S)}"
 
 
 @contextmanager
@@ -276,6 +296,10 @@ def run_demo(options: DemoOptions, say: Say, watch: Watch) -> DemoResult:
             say(
                 f"live after {live:.1f} s: {options.points:,} points, engine process {engine.pid}, log {engine.log}"
             )
+            if ports.get("console"):
+                say(
+                    f"map at {ports['console']}  (look only; log in with {_link(engine.data, ports['console'])})"
+                )
             target = options.broker or "mqtt://{}:{}".format(*ports["listener"])
             return _measure(options, engine, receiver, target, live, watch, say)
 

@@ -57,6 +57,7 @@ def city_folder() -> Path:
     type=click.FloatRange(0, 1),
     help="kill -9 of the engine after this share of the run; with --scenario storm-city.",
 )
+@click.option("--map/--no-map", default=True, show_default=True, help="Show the map in a browser.")
 @click.option("--seed", default=1, show_default=True)
 @click.option(
     "--folder",

@@ -14,6 +14,7 @@ from anomaly import rules
 from anomaly.alerts.event import AlertEvent
 from anomaly.checks.level import highest
 from anomaly.episodes import Episodes
+from anomaly.heard import HeardEvents
 from anomaly.limits import Limits
 from anomaly.rulebook import Rule, rulebook
 from anomaly.rules.base import Condition, Forecast, TickRule, TickView
@@ -46,6 +47,7 @@ class Conditions:
         self._episodes = episodes
         self._failed = failed
         self._rules = rules.tick_rules()
+        self.heard = HeardEvents(settings)
         self.asked_at: dict[str, int] = {}
         self.forecasts: list[Forecast] = []
 
@@ -78,7 +80,7 @@ class Conditions:
         limits = {name: _locked(array) for name, array in self._limits.items()}
         levels = {rule.name: state[f"{rule.name}_class"] for rule in rules.row_rules()}
         levels["level"] = highest(state["level_mask"])
-        return TickView(now, self._points, limits, state, levels, self._settings)
+        return TickView(now, self._points, limits, state, levels, self._settings, self.heard.view(now))
 
     def _follow(
         self, rule: Rule, standing: Mapping[str, Condition], now: int, recorded_at: int

@@ -285,6 +285,7 @@ class Engine:
 
     def hear(self, events: Sequence[Event]) -> None:
         """Steps of events beside readings, in journal order: what a rule counts of them is kept until it is too old."""
+        self.conditions.heard.hear(events)
 
     def tick(self, now_us: int, drained: bool = True) -> list[AlertEvent]:
         """TICK: who is dead, out, or back, and what the rules across points say.
@@ -342,6 +343,7 @@ class Engine:
             "episodes": open_episodes,
             "presence": self.presence.snapshot(),
             "asked_at": dict(self.conditions.asked_at),
+            "heard": self.conditions.heard.snapshot(),
             "neighbours_at": int(self.neighbours.asked_at),
         }
         return {name: array.copy(order="K") for name, array in self.state.arrays().items()}, meta
@@ -367,6 +369,7 @@ class Engine:
         self.presence.restore(meta["presence"])
         # A snapshot from before there were rules has none.
         self.conditions.asked_at = dict(meta.get("asked_at", {}))
+        self.conditions.heard.restore(meta.get("heard", ()))
         self.neighbours.asked_at = meta.get("neighbours_at", NO_TIME)
         self._faults.registry_changed = True
 

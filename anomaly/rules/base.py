@@ -7,8 +7,8 @@ area, several signs in one district. Both are pure: arrays in, arrays out, their
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -19,6 +19,7 @@ from storage.fast import IS_COMPILED
 from storage.points import PointTable
 
 F64 = npt.NDArray[np.float64]
+I64 = npt.NDArray[np.int64]
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,11 +100,24 @@ class Forecast:
 
 
 @dataclass(frozen=True, slots=True)
+class HeardView:
+    """Events a rule may count now, n of them. at int64[n] µs; lon, lat float64[n] degrees, NaN for no place."""
+
+    type: Sequence[str] = ()
+    category: Sequence[str] = ()
+    district: Sequence[str] = ()
+    at: I64 = field(default_factory=lambda: np.empty(0, np.int64))
+    lon: F64 = field(default_factory=lambda: np.empty(0))
+    lat: F64 = field(default_factory=lambda: np.empty(0))
+
+
+@dataclass(frozen=True, slots=True)
 class TickView:
     """What a tick rule may look at. ``state`` and ``limits`` are the engine's arrays by point, read only.
 
     levels  uint8[points] by rule name: the class each point stands in now, of every row rule and of "level"
     rules   the config's [rules] table
+    heard   events beside readings that a rule may count
     """
 
     now_us: int
@@ -112,6 +126,7 @@ class TickView:
     state: Arrays
     levels: Mapping[str, U8]
     rules: Mapping[str, Any]
+    heard: HeardView = field(default_factory=HeardView)
 
 
 @dataclass(frozen=True, slots=True)

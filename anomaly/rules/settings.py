@@ -162,8 +162,16 @@ class ArealSettings(Settings):
     """Fewer gauges that speak are no mean of a district."""
 
 
+_OF_POINTS = frozenset({"rule", "severity", "points", "kinds", "mm", "hours", "growing"})
+_OF_EVENTS = frozenset({"category", "count", "within_s", "km"})
+
+
+def _default(name: str) -> object:
+    return Need.model_fields[name].get_default(call_default_factory=True)
+
+
 class Need(Settings):
-    """One sign of a compound rule: so many points of its area that ..."""
+    """One sign of a compound rule: so many points of its area that ..., or so many events."""
 
     rule: str = "level"
     """... stand in this rule ("level", "rain", "rise" …); "rain_sum": whose rain sum reached ``mm``; "rising": whose
@@ -177,6 +185,27 @@ class Need(Settings):
     hours: int = 24
     growing: bool = False
     """With rain_sum: more fell in the last hour than in the hour before."""
+    event: str = Field("", max_length=64)
+    """Instead of points: events of this type ("appeal") …"""
+    category: str = Field("", max_length=200)
+    """… of this category; all if left out …"""
+    count: int = Field(1, ge=1)
+    """… so many of them, each once …"""
+    within_s: float = Field(1800.0, gt=0, le=86_400)
+    """… accepted within the last so many seconds …"""
+    km: float = Field(0.0, ge=0, le=100)
+    """… within this distance of one point that bears another of the rule's signs; 0: anywhere in the area."""
+
+    @model_validator(mode="after")
+    def _one_kind(self) -> Need:
+        # Not model_fields_set: settings are handed on whole, with their defaults.
+        said = {name for name in type(self).model_fields if getattr(self, name) != _default(name)}
+        of_points, of_events = sorted(said & _OF_POINTS), sorted(said & _OF_EVENTS)
+        if self.event and of_points:
+            raise ValueError(f"a need of events has no {', '.join(of_points)}")
+        if of_events and not self.event:
+            raise ValueError(f"{', '.join(of_events)} belong to a need of events: say event")
+        return self
 
     @field_validator("rule")
     @classmethod
@@ -211,6 +240,8 @@ class CompoundSettings(Settings):
     def _round(self) -> CompoundSettings:
         if self.area == "circle" and len(self.circle) != 3:
             raise ValueError('area = "circle" needs circle = [longitude, latitude, km]')
+        if any(need.km for need in self.needs) and all(need.event for need in self.needs):
+            raise ValueError("km is the distance to a point with another sign: add a need of points")
         return self
 
 

@@ -187,6 +187,7 @@ class App:
             for part in (self.judge, self.tiers, self.committer):
                 await loop.run_in_executor(None, part.join)
             self.poller.close()
+            self.wire.stations.close()
         self._sealer.close()
         self._lock.__exit__(None, None, None)
 
@@ -342,6 +343,8 @@ class App:
         """New rules and a new registry, at the CONTROL record that is written next."""
         self.judge.adopt(new.digest, new.engine)
         self.wire.adopt(new.routes)
+        for fault in self.wire.stations.serve(new.config.source):
+            log.error("reload: no port for stations: %s", fault)
         self.points = new.points
 
     def _last_alive_us(self) -> int:
@@ -358,6 +361,8 @@ class App:
         for settings in self.config.subscriber:
             with _mendable(f"subscriber {settings.name}"):
                 self.poller.subscribe(settings)
+        if faults := self.wire.stations.serve(self.config.source):
+            raise CannotStart("; ".join(faults))
 
     def _first_records(self) -> None:
         """Our downtime is a gap that no point is blamed for; begin 0 means since the last TICK."""
@@ -419,6 +424,7 @@ class App:
             "ops_host": self.config.ops.host,
             "ops_port": self.ops_port,
             "listener": self.listening_on,
+            "stations": self.wire.stations.addresses,
             "sealer_pid": self._sealer.pid,
             "console": self.console.address if self.console is not None else None,
         }
@@ -433,6 +439,7 @@ class App:
         # Wire ended by itself? What it received stands in the journal all the same.
         await asyncio.gather(self._tasks[0], return_exceptions=True)
         self.poller.close()
+        self.wire.stations.close()
         self.judge.stop_at(self.committer.journal.last_seq)
         await loop.run_in_executor(None, self.judge.join)
         self.tiers.stop()

@@ -53,11 +53,16 @@ COUNTERS: dict[str, str] = {
     "console_bytes": "bytes sent to maps",
     "console_requests_refused": "requests refused: foreign Host or Origin, no login, no role, too many guesses",
     "console_lake_questions": "histories asked of the lake",
+    "station_frames": "frames of stations on plain TCP",
+    "station_noise": "pieces of their streams that were no frames",
+    "station_answers": "answers sent to them after fsync",
+    "station_answers_stale": "answers not sent because their station was gone",
     "stale_receipts": "acknowledgements not sent because their connection was gone",
 }
 GAUGES: dict[str, str] = {
     "readings_per_s": "readings received in the last second",
     "connections": "MQTT connections open",
+    "stations": "stations connected on plain TCP",
     "journal_pending_bytes": "received, not yet on disk",
     "journal_oldest_s": "age of the oldest reading not on disk",
     "journal_bytes": "journal on disk",
@@ -82,6 +87,7 @@ GAUGES: dict[str, str] = {
 }
 LABELLED: dict[str, tuple[str, tuple[str, ...]]] = {
     "refused": ("readings refused by source and reason", ("source", "reason")),
+    "station_refusals": ("connections of stations refused by reason", ("reason",)),
     "connection_refusals": ("connections refused by reason", ("reason",)),
 }
 

@@ -92,6 +92,7 @@ class Vitals:
                 for k, v in app.poller.counters.items()
                 if k.startswith("refused.")
             },
+            **wire.stations.vitals(),
             "stale_receipts": app.poller.counters.get("receipts_stale", 0),
             "refused": dict(wire.messages.refused_by_reason),
             "pid": os.getpid(),

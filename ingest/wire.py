@@ -14,6 +14,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from ingest.codecs.base import StreamCodec
 from ingest.committer import Committer, Group
 from ingest.config import Config
 from ingest.credentials import Credentials
@@ -23,6 +24,7 @@ from ingest.mqtt.poller import Poller
 from ingest.mqtt.receipts import Receipt, Received, build_receipt
 from ingest.ourclock import OurClock
 from ingest.routes import Routes
+from ingest.tcp.stations import Arrived, Stations
 from storage.batch import RawBatch
 from storage.records import (
     Control,
@@ -64,6 +66,7 @@ class Wire:
         self._routes = routes
         self._poller = poller
         self._committer = committer
+        self.stations = Stations(self._stream_codec)
         self._events_clock = events_clock
         self.messages = Messages(routes, config.wire.unknown_kept_per_minute)
         self._pending_max = config.journal.pending_bytes_max
@@ -115,15 +118,17 @@ class Wire:
         self._routes.set_window(now, open_ended=self._events_clock, lenient=bool(self._clock_said))
         received = self._poller.poll(self.turned_at, now)
         receipts = [self._decode(one, now) for one in received]
+        answers = [(one, self._hear(one, now)) for one in self.stations.poll(self.turned_at)]
         bodies = self._bodies(now)
-        self._drained = self._drained and not self._paused and not self._poller.backlog
+        backlog = self._poller.backlog or self.stations.backlog
+        self._drained = self._drained and not self._paused and not backlog
         left = self.messages.nodes.take_left(self._routes.points, now)
         if left is not None:
             bodies.append(encode(left))
         if self.turned_at >= self._next_tick:
             bodies.append(self._tick(now))
-        if bodies or receipts:
-            self._submit(bodies, receipts)
+        if bodies or receipts or answers:
+            self._submit(bodies, receipts, answers)
 
     def journal(self, record: Gap | Control) -> None:
         """Write a rare record: a gap, a deed."""
@@ -134,8 +139,10 @@ class Wire:
         if behind and not self._paused:
             log.warning("journal is behind by %d bytes: reading pauses", self._committer.pending_bytes)
             self._poller.pause()
+            self.stations.pause()
         elif self._paused and not behind:
             self._poller.resume()
+            self.stations.resume()
         self._paused = behind
 
     def _decode(self, received: Received, now: int) -> Receipt:
@@ -157,6 +164,16 @@ class Wire:
         return build_receipt(
             received, codes, {index: f"{why}: {REASONS[why].advice}" for index, why in refused.items()}
         )
+
+    def _hear(self, arrived: Arrived, now: int) -> list[bytes]:
+        """Decode what a station on plain TCP said; what it expects to hear once that is on disk."""
+        route = self._routes.of_source(arrived.station.source)
+        return self.messages.feed_frames(route, arrived.frames, arrived.station.client, now)
+
+    def _stream_codec(self, source: str) -> StreamCodec | None:
+        known = self._routes.sources.get(source)
+        codec = known.codec if known is not None else None
+        return codec if isinstance(codec, StreamCodec) else None
 
     def _bodies(self, now: int) -> list[tuple[RecordType, bytes]]:
         readings, refusals = self.messages.take(now)
@@ -190,7 +207,12 @@ class Wire:
         self._drained = True
         return tick
 
-    def _submit(self, bodies: Sequence[tuple[RecordType, bytes]], receipts: Sequence[Receipt]) -> None:
+    def _submit(
+        self,
+        bodies: Sequence[tuple[RecordType, bytes]],
+        receipts: Sequence[Receipt],
+        answers: Sequence[tuple[Arrived, list[bytes]]] = (),
+    ) -> None:
         self.submitted += 1
 
         def then() -> None:
@@ -198,6 +220,7 @@ class Wire:
             if receipts:
                 self._poller.acknowledge(receipts)
                 self.acknowledged_messages += sum(receipt.messages for receipt in receipts)
+            self.stations.answer(answers)
 
         self._committer.submit(Group(bodies, then))
 

@@ -15,9 +15,10 @@ import orjson
 from ingest.decode.columns import Columns
 from ingest.decode.discreet import masked_refusal, reason_and_hash
 from ingest.decode.json_readings import JsonReadings
-from ingest.decode.message import Message, Outcome
+from ingest.decode.message import Message, Outcome, refusal_of
+from ingest.decode.refused import Refused
 from ingest.nodes import Nodes
-from ingest.routes import Routes, RouteTable
+from ingest.routes import Route, Routes, RouteTable
 from storage.batch import RawBatch
 from storage.records import Event, Refusal
 
@@ -122,19 +123,40 @@ class Messages:
             )
             route = table[message.topic]
             outcome = self._general.decode(route, message, self._columns)
-            if outcome.outside:
-                self._outside[route.source.name] += outcome.outside
-            read = outcome.readings + len(outcome.events)
-            self.counts["received"] += read + len(outcome.refusals) + outcome.retained_ignored
-            self._events += outcome.events
-            self.counts["untimed"] += outcome.untimed
-            self.counts["retained_ignored"] += outcome.retained_ignored
-            self._refuse_all(outcome)
-            if outcome.offline or outcome.online or outcome.asks:
-                self.nodes.said(route, outcome)
+            self._account(route, outcome)
             if outcome.refusals:
                 refused[index] = outcome.refusals[-1].reason
         return refused
+
+    def feed_frames(
+        self, route: Route, frames: Sequence[bytes | Refused], client: str, received_at: int
+    ) -> list[bytes]:
+        """Decode what one station said on its source's own port; what it expects to hear once that is on disk."""
+        answers = []
+        for frame in frames:
+            if isinstance(frame, Refused):
+                message = Message(b"", frame.raw, client, received_at)
+                outcome = Outcome(refusals=[refusal_of(route.source, message, frame, frame.raw)])
+            else:
+                self.counts["messages"] += 1
+                message = Message(b"", frame, client, received_at)
+                outcome = self._general.decode(route, message, self._columns)
+            self._account(route, outcome)
+            answers += outcome.answers
+        return answers
+
+    def _account(self, route: Route, outcome: Outcome) -> None:
+        """Count what became of one message; keep its events and refusals."""
+        if outcome.outside:
+            self._outside[route.source.name] += outcome.outside
+        read = outcome.readings + len(outcome.events)
+        self.counts["received"] += read + len(outcome.refusals) + outcome.retained_ignored
+        self._events += outcome.events
+        self.counts["untimed"] += outcome.untimed
+        self.counts["retained_ignored"] += outcome.retained_ignored
+        self._refuse_all(outcome)
+        if outcome.offline or outcome.online or outcome.asks:
+            self.nodes.said(route, outcome)
 
     def _refuse_all(self, outcome: Outcome) -> None:
         """The bytes of a message are kept once; further refusals of it have none: the first one kept has them."""

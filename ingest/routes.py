@@ -6,7 +6,7 @@ alone. Knows nothing of payload bytes (ingest.decode) or sockets.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from zoneinfo import ZoneInfo
 
@@ -19,6 +19,8 @@ from ingest.ratelimit import RateLimit
 from ingest.sourcetopics import Belongs, SourceTopics
 from storage.points import TIME_FROM_RECEIVE, PointTable
 
+OPEN_US = (0, 7_258_118_400_000_000)
+"""1970 to 2200, µs."""
 REFUSED_CACHED_MAX = 10_000
 """Refused topics remembered for one credential: a flood of invented topics must not fill memory."""
 
@@ -63,7 +65,7 @@ class Source:
 
     def open_window(self) -> None:
         """Take any time from 1970 to 2200: recordings and drills, where the newest event is "now"."""
-        self.oldest_us, self.newest_us = 0, 7_258_118_400_000_000
+        self.oldest_us, self.newest_us = OPEN_US
         scale = self.time_scale or 1
         self.oldest, self.newest = 0, self.newest_us // scale
 
@@ -168,6 +170,11 @@ class Routes:
                 if points.gateways[gateway]:
                     topic = settings.gateway_topic.replace("{gateway}", points.gateways[gateway])
                     yield topic.encode(), (gateway, settings.name)
+
+    def gateway_topics(self) -> Iterator[tuple[bytes, int, str]]:
+        """Topics on which gateways bring readings of many points: topic, gateway, source's name."""
+        for topic, (gateway, source) in self._gateway_of.items():
+            yield topic, gateway, source
 
     def table(self, credential: str | None, allows: Callable[[str, str], bool]) -> RouteTable:
         """The routes of a credential (None: anonymous or a subscriber, allowed everything)."""

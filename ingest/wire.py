@@ -10,7 +10,8 @@ import asyncio
 import logging
 import time
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -21,9 +22,9 @@ from ingest.credentials import Credentials
 from ingest.decode.messages import Chunk, Messages
 from ingest.decode.reasons import REASONS
 from ingest.mqtt.poller import Poller
-from ingest.mqtt.receipts import Receipt, Received, build_receipt
+from ingest.mqtt.receipts import Receipt, Received, Segment, build_receipt, build_receipts
 from ingest.ourclock import OurClock
-from ingest.routes import Routes
+from ingest.routes import Routes, RouteTable
 from ingest.tcp.stations import Arrived, Stations
 from storage.batch import RawBatch
 from storage.records import (
@@ -36,6 +37,9 @@ from storage.records import (
     encode_quarantine,
     encode_readings,
 )
+
+if TYPE_CHECKING:
+    from ingest.mqtt.arena import Arena
 
 log = logging.getLogger("yuzui.wire")
 
@@ -115,9 +119,10 @@ class Wire:
         if bool(self.clock.why) != bool(self._clock_said):
             log.critical("%s", self.clock.why or "our clock agrees with the city again")
         self._clock_said = self.clock.why
-        self._routes.set_window(now, open_ended=self._events_clock, lenient=bool(self._clock_said))
-        received = self._poller.poll(self.turned_at, now)
-        receipts = [self._decode(one, now) for one in received]
+        self.messages.set_window(now, open_ended=self._events_clock, lenient=bool(self._clock_said))
+        arrivals = self._poller.poll(self.turned_at, now)
+        receipts = self._decode_arena(arrivals.arena, now) if arrivals.arena is not None else []
+        receipts += [self._decode(one, now) for one in arrivals.lots]
         answers = [(one, self._hear(one, now)) for one in self.stations.poll(self.turned_at)]
         bodies = self._bodies(now)
         backlog = self._poller.backlog or self.stations.backlog
@@ -145,9 +150,21 @@ class Wire:
             self.stations.resume()
         self._paused = behind
 
+    def _table(self, credential: str | None) -> RouteTable:
+        return self._routes.table(credential, self._credentials.allows)
+
+    def _decode_arena(self, arena: Arena[Segment], now: int) -> list[Receipt]:
+        if not arena.count:
+            return []
+        refused = self.messages.feed_arena(arena, self._table, now, self._heard)
+        return build_receipts(arena, *_told(refused))
+
+    def _heard(self, segment: Segment) -> None:
+        self.messages.nodes.ask(segment.conn.publish, self.turned_at)
+
     def _decode(self, received: Received, now: int) -> Receipt:
         conn = received.conn
-        table = self._routes.table(received.credential, self._credentials.allows)
+        table = self._table(received.credential)
         chunk = Chunk(
             received.topics,
             received.payloads,
@@ -158,12 +175,7 @@ class Wire:
         )
         refused = self.messages.feed(table, chunk, now)
         self.messages.nodes.ask(conn.publish, self.turned_at)
-        if not refused:
-            return build_receipt(received)
-        codes = {index: REASONS[reason].code for index, reason in refused.items()}
-        return build_receipt(
-            received, codes, {index: f"{why}: {REASONS[why].advice}" for index, why in refused.items()}
-        )
+        return build_receipt(received, *_told(refused))
 
     def _hear(self, arrived: Arrived, now: int) -> list[bytes]:
         """Decode what a station on plain TCP said; what it expects to hear once that is on disk."""
@@ -229,3 +241,9 @@ class Wire:
         self._submit([self._tick(self.now())], [])
         while self.durable < self.submitted:  # noqa: ASYNC110 - once, at the end; an Event a group would cost always
             await asyncio.sleep(self._config.wire.poll_ms / 1000)
+
+
+def _told(refused: Mapping[int, str]) -> tuple[dict[int, int], dict[int, str]]:
+    """MQTT 5 reason codes and words, by message, for reasons by message."""
+    codes = {index: REASONS[reason].code for index, reason in refused.items()}
+    return codes, {index: f"{why}: {REASONS[why].advice}" for index, why in refused.items()}

@@ -1,26 +1,35 @@
 """All messages of one poll to one batch of columns: the hot loop of decoding.
 
 Owns the short way for the common message and the counting of what became of every message.
-Everything the short way does not cover goes, message by message, to the general decoder.
+Everything the short way does not cover goes, message by message, to the general decoder. There are two short
+ways: ``feed_arena``, a kernel over all connections at once, and ``feed``, plain Python for one connection,
+which takes what does not come through an arena, and everything where there is no numba.
 """
 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import orjson
 
-from ingest.decode.columns import Columns
+from ingest.decode.columns import BEHIND, UNTIMED, Columns
 from ingest.decode.discreet import masked_refusal, reason_and_hash
 from ingest.decode.json_readings import JsonReadings
 from ingest.decode.message import Message, Outcome, refusal_of
 from ingest.decode.refused import Refused
+from ingest.kernels.compiling import IS_COMPILED
 from ingest.nodes import Nodes
 from ingest.routes import Route, Routes, RouteTable
-from storage.batch import RawBatch
+from storage.batch import I32, RawBatch
 from storage.records import Event, Refusal
+
+if TYPE_CHECKING:
+    from ingest.decode.shortway import ShortWay
+    from ingest.mqtt.arena import Arena
 
 RETAIN = 0x01
 """Bit of a PUBLISH's first byte (MQTT 3.3.1.3)."""
@@ -46,6 +55,10 @@ class Chunk:
     oversized: Sequence[int] = ()
 
 
+TableOf = Callable[[str | None], RouteTable]
+"""The routes of a credential."""
+
+
 class Messages:
     """Decodes what connections received into one growing batch.
 
@@ -54,12 +67,11 @@ class Messages:
     """
 
     def __init__(self, routes: Routes, kept_per_minute: int) -> None:
-        self._routes = routes
-        self._general = JsonReadings(routes.points, routes.number_of)
         self._kept_per_minute = kept_per_minute
         self._kept: Counter[tuple[str, str]] = Counter()
         self._minute = 0
         self._columns = Columns()
+        self._credentials: dict[str | None, int] = {None: 0}
         self._refusals: list[Refusal] = []
         self._events: list[Event] = []
         self.counts: Counter[str] = Counter()
@@ -68,14 +80,117 @@ class Messages:
         self.nodes = Nodes()
         self.kept_bytes: Counter[str] = Counter()
         """Of each source, in quarantine: what the lake holds already is set at the start."""
+        self._window: tuple[int, bool, bool] = (0, False, False)
+        self._window_set = True
+        self._short: ShortWay | None = None
+        self.adopt(routes)
 
     def adopt(self, routes: Routes) -> None:
         """Decode by another registry from here on; between two polls."""
         self._routes = routes
         self._general = JsonReadings(routes.points, routes.number_of)
+        if IS_COMPILED:
+            from ingest.decode.shortway import ShortWay
+            from ingest.kernels.arrange import Arrange
+
+            self._short = ShortWay(routes)
+            self._columns.arranging = Arrange(len(routes.points))
+
+    def set_window(self, now_us: int, *, open_ended: bool = False, lenient: bool = False) -> None:
+        """Move every source's time window; called once a poll. ``lenient`` as in ingest.routes.Source."""
+        if self._short is not None:
+            self._short.set_window(now_us, open_ended=open_ended)
+        self._window = (now_us, open_ended, lenient)
+        self._window_set = False
+
+    def _set_general_window(self) -> None:
+        """For the ways in plain Python: not before something takes them in this poll."""
+        if not self._window_set:
+            now_us, open_ended, lenient = self._window
+            self._routes.set_window(now_us, open_ended=open_ended, lenient=lenient)
+            self._window_set = True
+
+    def feed_arena(
+        self,
+        arena: Arena[Any],
+        table_of: TableOf,
+        received_at: int,
+        heard: Callable[[Any], None] = lambda _owner: None,
+    ) -> dict[int, str]:
+        """Decode all messages of an arena; returns message index to reason where any of it was refused.
+
+        Its owners have ``client_id``, ``credential`` and ``from_publisher`` (ingest.mqtt.receipts.Segment);
+        ``heard`` is told of one after each message of its that the general decoder took.
+        """
+        assert self._short is not None, "arenas need kernels"
+        columns = self._columns
+        credentials = self._credentials
+        facts = np.array(
+            [
+                (credentials.setdefault(peer.credential, len(credentials)), not peer.from_publisher)
+                for peer in arena.owners
+            ],
+            np.int32,
+        ).reshape(-1, 2)
+        everything = np.arange(arena.count, dtype=np.int32)
+        left, asked = self._short.decode(arena, facts, everything, columns)
+        slow: list[int] = left.tolist()
+        if asked.any():
+            slow = self._ask(arena, facts, left, asked, table_of)
+        self.counts["messages"] += arena.count
+        self.counts["received"] += columns.filled
+        untimed = int(np.count_nonzero(columns.rows.time[: columns.filled] == UNTIMED))
+        if untimed:
+            self.counts["untimed"] += untimed
+        return self._feed_left(arena, slow, table_of, received_at, heard) if slow else {}
+
+    def _ask(self, arena: Arena[Any], facts: I32, left: I32, asked: I32, table_of: TableOf) -> list[int]:
+        """Ask for each topic a credential uses for the first time; decode what it may say. What is left then."""
+        assert self._short is not None
+        credentials, routes, permitted = [], [], []
+        for message, route in zip(left[asked > 0].tolist(), asked[asked > 0].tolist(), strict=True):
+            segment = arena.segment_of(message)
+            if not table_of(arena.owners[segment].credential)[arena.topic(message)].refusal:
+                permitted.append(message)
+                credentials.append(int(facts[segment, 0]))
+                routes.append(route - 1)
+        if not permitted:
+            return list(left.tolist())
+        self._short.permit(credentials, routes)
+        again, _ = self._short.decode(arena, facts, np.array(permitted, np.int32), self._columns)
+        self._columns.mixed = True
+        return sorted({*left.tolist()} - {*permitted} | {*again.tolist()})
+
+    def _feed_left(
+        self,
+        arena: Arena[Any],
+        left: Sequence[int],
+        table_of: TableOf,
+        received_at: int,
+        heard: Callable[[Any], None],
+    ) -> dict[int, str]:
+        self._set_general_window()
+        refused: dict[int, str] = {}
+        for index in left:
+            peer = arena.owners[arena.segment_of(index)]
+            message = Message(
+                arena.topic(index),
+                arena.payload(index),
+                peer.client_id,
+                received_at,
+                retained=not peer.from_publisher and bool(arena.heads[index] & RETAIN),
+            )
+            self._columns.place(index)
+            reason = self._decode_slowly(table_of(peer.credential), message)
+            heard(peer)
+            if reason:
+                refused[index] = reason
+        self._columns.place(BEHIND)
+        return refused
 
     def feed(self, table: RouteTable, chunk: Chunk, received_at: int) -> dict[int, str]:
         """Decode one connection's messages; returns message index to reason where any of it was refused."""
+        self._set_general_window()
         loads = orjson.loads
         columns = self._columns
         add_point, add_time, add_value = columns.point.append, columns.time.append, columns.value.append
@@ -121,17 +236,23 @@ class Messages:
                 retained=chunk.from_broker and bool(chunk.heads[index] & RETAIN),
                 oversized=index in chunk.oversized,
             )
-            route = table[message.topic]
-            outcome = self._general.decode(route, message, self._columns)
-            self._account(route, outcome)
-            if outcome.refusals:
-                refused[index] = outcome.refusals[-1].reason
+            reason = self._decode_slowly(table, message)
+            if reason:
+                refused[index] = reason
         return refused
+
+    def _decode_slowly(self, table: RouteTable, message: Message) -> str:
+        """One message to the general decoder; why any of it was refused, or ""."""
+        route = table[message.topic]
+        outcome = self._general.decode(route, message, self._columns)
+        self._account(route, outcome)
+        return outcome.refusals[-1].reason if outcome.refusals else ""
 
     def feed_frames(
         self, route: Route, frames: Sequence[bytes | Refused], client: str, received_at: int
     ) -> list[bytes]:
         """Decode what one station said on its source's own port; what it expects to hear once that is on disk."""
+        self._set_general_window()
         answers = []
         for frame in frames:
             if isinstance(frame, Refused):

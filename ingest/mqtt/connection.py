@@ -10,21 +10,22 @@ import select
 import socket
 import ssl
 from enum import IntFlag
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 from ingest.frames import Frames
 from ingest.mqtt.listener import ServerSession
-from ingest.mqtt.receipts import Receipt, Received
-from ingest.mqtt.sockets import CHUNK_BYTES, Sockets
+from ingest.mqtt.receipts import Receipt, Received, Segment
+from ingest.mqtt.sockets import CHUNK_BYTES, READ_BYTES_MAX, Sockets
 from ingest.mqtt.subscriber import ClientSession
 from ingest.mqtt.tls import common_name
 
-READ_BYTES_MAX = 1 << 20
-"""Read from one connection in one poll, less where its buffer limit is less; then it is the others' turn."""
 OUT_GRACE = 3
 """A peer that does not read is paused at the output limit. What was received by then, at most twice the
 limit, is still acknowledged into the buffer: at 4 bytes for a message of 7 or more that stays below this
 many times the limit. Beyond it the connection is closed."""
+
+if TYPE_CHECKING:
+    from ingest.mqtt.arena import Arena
 
 _LATER = (BlockingIOError, InterruptedError, ssl.SSLWantReadError, ssl.SSLWantWriteError)
 
@@ -167,6 +168,68 @@ class Connection:
         if end and self.epoch:
             self._doom(end)
         return len(chunk)
+
+    @property
+    def plain(self) -> bool:
+        """Whether what comes next may be read into an arena."""
+        return bool(self.epoch) and not self.paused and self.session.stream.plain
+
+    def read_into(self, arena: Arena[Segment]) -> int:
+        """Read what is there, up to a limit, into a segment of the arena; the bytes read."""
+        rest = self.session.stream.take_rest()
+        start = arena.used
+        at = start + len(rest)
+        arena.view[start:at] = rest
+        before, stop = at, min(at + self._read_max, arena.bytes_max)
+        end = ""
+        while at < stop:
+            try:
+                size = self._sock.recv_into(arena.view[at : min(at + CHUNK_BYTES, stop)])
+            except _LATER:
+                break
+            except (OSError, ValueError):
+                end = "reset"
+                break
+            if not size:
+                end = "closed_by_peer"
+                break
+            at += size
+            if size < CHUNK_BYTES and not self._tls:
+                break
+        else:
+            if self._tls:
+                self._sockets.unread.add(self)
+        if at > before:
+            self.last_read = self._sockets.now
+        segment = Segment(self, self.epoch, self.client_id, self.credential, self.from_publisher)
+        arena.segment(segment, at - start, self.session.stream.v5)
+        if end:
+            self._doom(end)
+        return at - before
+
+    def took(self, acks: int, size: int, comps: bytes, rest: bytes, need: int) -> None:
+        """The scan of our segment is done: ``size`` bytes of messages, ``acks`` of them to be acknowledged.
+
+        comps  answers to PUBRELs; rest: what the scan left, the beginning of a PUBLISH of ``need`` bytes or, where
+        that is 0, what is for the stream
+        """
+        if not self.epoch:
+            return
+        session = self.session
+        session.out += comps
+        if need:
+            session.stream.keep(rest, need)
+        session.took(acks)
+        if size:
+            self.unanswered_bytes += size
+            if self.unanswered_bytes > self._limit:
+                self.pause(Pause.UNANSWERED)
+        if rest and not need:
+            self.feed(rest)
+            return
+        if session.out:
+            self.send_session()
+        self.owner.after_receive(self)
 
     def _recv(self) -> tuple[bytes, str]:
         """Bytes, and why no more will come ("" when they may)."""

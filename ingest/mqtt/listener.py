@@ -111,15 +111,20 @@ class ServerSession:
     def receive(self, chunk: bytes) -> Frames:
         """The messages in ``chunk``; sets ``asking``, ``out`` and ``ending`` as they become due."""
         frames = self.stream.feed(chunk)
-        if self._counts and frames.pids:
-            self.in_flight += len(frames.pids) - frames.pids.count(NO_PID)
+        self.took(len(frames.pids) - frames.pids.count(NO_PID))
+        return frames
+
+    def took(self, messages: int) -> None:
+        """``messages`` that are to be acknowledged came in; ends the session where they are too many, or where
+        the stream found a fault."""
+        if self._counts and messages:
+            self.in_flight += messages
             if self.in_flight > self._settings.receive_maximum and not self.stream.fault:
                 limit = self._settings.receive_maximum
                 message = f"{self.in_flight} messages in flight, {limit} allowed"
                 self.stream.fault = MalformedPacket(Reason.RECEIVE_MAXIMUM_EXCEEDED, message)
         if self.stream.fault and not self.ending:
             self._fail(self.stream.fault)
-        return frames
 
     def admit(self, client_id: str, assigned: bool) -> Frames:
         """Answer CONNECT with success and take what already came behind it."""

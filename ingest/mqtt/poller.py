@@ -12,17 +12,21 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
 from random import Random
+from typing import TYPE_CHECKING
 
 from ingest.config import ListenerSettings, SubscriberSettings, WireSettings
 from ingest.credentials import Credentials
 from ingest.frames import NO_PID
-from ingest.mqtt.connection import READ_BYTES_MAX, Connection
+from ingest.mqtt.connection import Connection
 from ingest.mqtt.door import Door
 from ingest.mqtt.fields import Reason
 from ingest.mqtt.links import Link, LinkEvent, slices_of
 from ingest.mqtt.listener import ServerSession
-from ingest.mqtt.receipts import Receipt, Received
-from ingest.mqtt.sockets import Sockets
+from ingest.mqtt.receipts import Arrivals, Receipt, Received, Segment
+from ingest.mqtt.sockets import READ_BYTES_MAX, Sockets
+
+if TYPE_CHECKING:
+    from ingest.mqtt.arena import Arena
 
 SOCKETS_PER_POLL_MIN = 64
 POLLS_PER_ROUND = 12
@@ -60,7 +64,7 @@ class Poller:
         self._wire = wire
         self._on_event = on_event
         self._random = random or Random()
-        self._sockets = Sockets()
+        self._sockets = Sockets(wire.read_bytes_max)
         self._doors: list[Door] = []
         self._links: list[Link] = []
         self._verifiers = ThreadPoolExecutor(1, thread_name_prefix="verify")
@@ -120,7 +124,7 @@ class Poller:
         """Why each link that is not up is down, by its name."""
         return {link.name: link.why_down for link in self._links if link.why_down}
 
-    def poll(self, now: float, wall_us: int) -> list[Received]:
+    def poll(self, now: float, wall_us: int) -> Arrivals:
         """Read what is ready and do what is due. ``now`` in s, monotonic; ``wall_us`` in µs since 1970 UTC.
 
         Never blocks. The messages are yours to acknowledge: build_receipt, then, when they are on
@@ -130,6 +134,8 @@ class Poller:
         if self._resumed or now - sockets.now > STALL_S:
             self._read_since, self._resumed = now, False
         sockets.now, sockets.wall_us = now, wall_us
+        if sockets.arena is not None:
+            sockets.arena.clear()
         sockets.poll_others(now)
         for door in self._doors:
             door.settle_logins()
@@ -143,11 +149,13 @@ class Poller:
             self._next_sweep = now + SWEEP_S
             self._sweep(now)
         received, sockets.received = sockets.received, []
+        counters = sockets.counters
         if received:
-            counters = sockets.counters
             counters["messages"] += sum(map(len, received))
             counters["oversized"] += sum(len(one.oversized) for one in received)
-        return received
+        if sockets.arena is not None:
+            counters["messages"] += sockets.arena.count
+        return Arrivals(sockets.arena, received, wall_us)
 
     def _read(self) -> None:
         sockets = self._sockets
@@ -156,15 +164,35 @@ class Poller:
         ready = sockets.ready_to_read(sockets_max)
         self.backlog = len(ready) >= sockets_max
         left = budget
-        for index, conn in enumerate(ready):
+        arena, others = sockets.arena, ready
+        if arena is not None:
+            # Who may come in and who is taken over is decided behind them, so that their bytes are still theirs.
+            others = []
+            for conn in ready:
+                if not conn.plain or left <= 0:
+                    others.append(conn)
+                    continue
+                taken = conn.read_into(arena)
+                left -= taken
+                self.backlog |= taken >= READ_BYTES_MAX
+            self._take(arena)
+        for index, conn in enumerate(others):
+            if left <= 0:
+                # The kernel has the rest; what TLS holds it does not know of.
+                sockets.unread.update(one for one in others[index:] if one.epoch)
+                break
             taken = conn.read()
             left -= taken
             self.backlog |= taken >= READ_BYTES_MAX
-            if left <= 0:
-                # The kernel has the rest; what TLS holds it does not know of.
-                sockets.unread.update(one for one in ready[index + 1 :] if one.epoch)
-                break
         sockets.counters["bytes_in"] += budget - left
+
+    def _take(self, arena: Arena[Segment]) -> None:
+        """Find the messages in what was read, and tell each connection what became of its bytes."""
+        if not arena.owners:
+            return
+        arena.scan(self._wire.message_bytes_max)
+        for segment, (acks, size, comps, rest, need) in zip(arena.owners, arena.outcomes(), strict=True):
+            segment.conn.took(acks, size, comps, rest, need)
 
     def _sweep(self, now: float) -> None:
         read_since = None if self.paused else self._read_since

@@ -7,7 +7,7 @@ in which its packet ids mean anything.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
@@ -17,6 +17,7 @@ from ingest.mqtt.packets import Ack, Kind
 from ingest.mqtt.properties import Prop, Properties
 
 if TYPE_CHECKING:
+    from ingest.mqtt.arena import Arena
     from ingest.mqtt.connection import Connection
 
 REASON_BYTES_MAX = 100
@@ -56,6 +57,54 @@ class Received:
 
 
 @dataclass(slots=True)
+class Segment:
+    """Whose bytes a segment of an arena are, as of when they were read."""
+
+    conn: Connection
+    epoch: int
+    client_id: str
+    credential: str | None
+    from_publisher: bool
+
+
+@dataclass(slots=True)
+class Arrivals:
+    """What one poll brought: messages in an arena, which the next poll fills anew, and behind them those that
+    plain Python took (all of them where there is no arena)."""
+
+    arena: Arena[Segment] | None
+    lots: list[Received]
+    received_at_us: int
+
+    def __bool__(self) -> bool:
+        return bool(self.lots) or (self.arena is not None and self.arena.count > 0)
+
+    def __iter__(self) -> Iterator[Received]:
+        """By connection, copied out of the arena: for whoever counts no microseconds."""
+        if self.arena is not None:
+            for segment, (first, last, _, _, size) in zip(
+                self.arena.owners, self.arena.spans().tolist(), strict=True
+            ):
+                if last > first:
+                    yield self._lot(self.arena, segment, first, last, size)
+        yield from self.lots
+
+    def _lot(self, arena: Arena[Segment], segment: Segment, first: int, last: int, size: int) -> Received:
+        messages = range(first, last)
+        return Received(
+            segment.conn,
+            segment.epoch,
+            [arena.topic(m) for m in messages],
+            [arena.payload(m) for m in messages],
+            bytearray(arena.heads[first:last].tobytes()),
+            [arena.pid(m) for m in messages],
+            self.received_at_us,
+            size,
+            segment.credential,
+        )
+
+
+@dataclass(slots=True)
 class Receipt:
     """The right to acknowledge on ``conn``, as long as its epoch is ``epoch``.
 
@@ -89,6 +138,44 @@ def build_receipt(
         prefix = _PREFIX[heads[0] & _QOS_BITS]
         acks, messages = prefix + prefix.join(pids), len(pids)
     return Receipt(conn, received.epoch, acks, messages, received.size)
+
+
+def build_receipts(
+    arena: Arena[Segment], refused: Mapping[int, int] = _NONE, why: Mapping[int, str] = _NO_REASONS
+) -> list[Receipt]:
+    """The receipts of an arena's messages, one a connection. ``refused`` and ``why`` as in build_receipt,
+    by the arena's message numbers."""
+    acks = arena.acks[: 4 * arena.acked].tobytes()
+    touched = {arena.segment_of(message) for message in refused}
+    made = []
+    for s, (segment, (first, last, begin, end, size)) in enumerate(
+        zip(arena.owners, arena.spans().tolist(), strict=True)
+    ):
+        if last == first:
+            continue
+        conn = segment.conn
+        mine = acks[begin:end]
+        if s in touched and segment.from_publisher and conn.v5:
+            mine = _with_refusals(arena, conn, range(first, last), refused, why)
+        made.append(Receipt(conn, segment.epoch, mine, (end - begin) // 4, size))
+    return made
+
+
+def _with_refusals(
+    arena: Arena[Segment],
+    conn: Connection,
+    messages: range,
+    refused: Mapping[int, int],
+    why: Mapping[int, str],
+) -> bytes:
+    out = bytearray()
+    for m in messages:
+        head, pid = int(arena.heads[m]), arena.pid(m)
+        if pid and m in refused:
+            out += _refusal(conn, head, pid, refused[m], why.get(m, ""))
+        elif pid:
+            out += _PREFIX[head & _QOS_BITS] + pid
+    return bytes(out)
 
 
 def _one_by_one(received: Received, refused: Mapping[int, int], why: Mapping[int, str]) -> bytes:

@@ -13,12 +13,17 @@ from collections import defaultdict
 from itertools import count
 from typing import TYPE_CHECKING, Protocol
 
+from ingest.kernels.compiling import IS_COMPILED
+
 if TYPE_CHECKING:
+    from ingest.mqtt.arena import Arena
     from ingest.mqtt.connection import Connection
-    from ingest.mqtt.receipts import Received
+    from ingest.mqtt.receipts import Received, Segment
 
 CHUNK_BYTES = 256 * 1024
 """Read in one call; a burst of one gateway or 10 ms of a whole city's broker fits."""
+READ_BYTES_MAX = 1 << 20
+"""Read from one connection in one poll, less where its buffer limit is less; then it is the others' turn."""
 OTHERS_PER_POLL_MAX = 1024
 
 
@@ -32,7 +37,13 @@ class Ready(Protocol):
 class Sockets:
     """Shared by a poller, its doors, links and connections; used in one thread."""
 
-    def __init__(self) -> None:
+    def __init__(self, read_bytes_max: int = 0) -> None:
+        """``read_bytes_max``: of one poll, for the arena; without numba there is none."""
+        self.arena: Arena[Segment] | None = None
+        if read_bytes_max and IS_COMPILED:
+            from ingest.mqtt.arena import Arena
+
+            self.arena = Arena(read_bytes_max + READ_BYTES_MAX)
         self.counters: dict[str, int] = defaultdict(int)
         self.received: list[Received] = []
         self.connections: dict[int, Connection] = {}

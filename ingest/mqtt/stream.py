@@ -20,6 +20,10 @@ OVERSIZED_KEPT_BYTES = 70 * 1024
 OVERSIZED_PAYLOAD_BYTES = 4096
 """How much of an oversized payload is handed on."""
 
+REST_COPIED_MAX = 16 * 1024
+"""Held bytes copied to a poll's buffer again. A large packet in small pieces is gathered here instead, so that
+its bytes are copied once and not with every piece."""
+
 
 class PacketStream:
     """Bytes in, messages out; other packets go to ``on_packet(head, body)`` in their place.
@@ -45,6 +49,27 @@ class PacketStream:
         self._need = 0
         self._skip = 0
         self._beginning = b""
+
+    @property
+    def plain(self) -> bool:
+        """Whether bytes may go past ``feed`` to a kernel's scan, after what ``take_rest`` gives back: nothing but
+        messages is expected, and what is held of one is worth copying."""
+        return (
+            self.publishing
+            and not self.halted
+            and self.fault is None
+            and not self._skip
+            and len(self._rest) <= REST_COPIED_MAX
+        )
+
+    def take_rest(self) -> bytearray:
+        """What is held of a packet that was not whole; it is held no longer."""
+        rest, self._rest, self._need = self._rest, bytearray(), 0
+        return rest
+
+    def keep(self, rest: bytes, need: int) -> None:
+        """Hold the beginning of a PUBLISH of ``need`` bytes that a kernel's scan came upon."""
+        self._rest, self._need = bytearray(rest), need
 
     @property
     def held_bytes(self) -> int:

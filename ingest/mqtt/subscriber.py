@@ -138,6 +138,9 @@ class ClientSession:
             self.end(Reason(self.fault.reason_code), "malformed")
         return frames
 
+    def took(self, messages: int) -> None:
+        """``messages`` that are to be acknowledged came in; the broker keeps to the window we gave."""
+
     def acknowledged(self, messages: int) -> None:
         """Acknowledgements were sent; the window is the broker's to keep."""
 

@@ -42,6 +42,7 @@ from ingest.sealing import SealProcess
 from ingest.sqldoor import SqlDoor
 from ingest.tiers import Tiers
 from ingest.vitals import Vitals
+from ingest.warmwire import warm_wire
 from ingest.wire import Wire
 from storage import pointmap, query, snapshot
 from storage.growth import LakeNewer, refuse_newer
@@ -203,6 +204,7 @@ class App:
         began = time.monotonic()
         sys.setswitchinterval(SWITCH_S)
         warm()
+        warm_wire()
         loop = asyncio.get_running_loop()
         self._load_points()
         self._open_tiers()

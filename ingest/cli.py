@@ -33,6 +33,7 @@ COMMANDS = {
     "status": ("ingest.commands.status", "One line on how the engine is, and an exit code."),
     "doctor": ("ingest.commands.doctor", "Measure what the engine depends on: disk, clock, connections."),
     "scrub": ("ingest.commands.scrub", "Verify every byte of the data folder; say what is damaged."),
+    "warm": ("ingest.commands.warm", "Compile what is compiled now, so that the engine starts at once."),
     "reload": ("ingest.commands.reload", "New rules and registry, without a restart."),
     "version": ("ingest.commands.version", "Versions of Yuzui and what it runs on."),
 }

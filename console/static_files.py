@@ -15,6 +15,8 @@ from typing import Final
 
 from aiohttp import web
 
+from console.squeeze import squeeze
+
 FOLDER: Final = Path(__file__).with_name("static")
 INDEX: Final = "index.html"
 TYPES: Final = {".js": "text/javascript", ".mjs": "text/javascript", ".css": "text/css", ".html": "text/html"}
@@ -80,5 +82,7 @@ def _read(path: Path, stamp: tuple[int, int]) -> _File:
     kind = TYPES.get(path.suffix) or mimetypes.guess_type(path.name)[0] or "application/octet-stream"
     is_text = path.suffix in TEXT
     etag = f'"{hashlib.sha256(body).hexdigest()[:20]}"'
+    if is_text and "vendor" not in path.parts:
+        body = squeeze(body.decode(), path.suffix).encode()
     packed = gzip.compress(body, 9, mtime=0) if is_text else None
     return _File(stamp, f"{kind}; charset=utf-8" if is_text else kind, body, packed, etag)

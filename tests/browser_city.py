@@ -61,6 +61,8 @@ ROADS = (
     "驿都大道",
 )
 SITES = ("下穿隧道", "雨量站", "水位站", "泵站", "微站", "路口", "小区", "排口", "工地", "监测点")
+BEFORE = 20
+"""Seconds the city has lived before anybody looks."""
 HOSTILE = (
     "<img src=x onerror=alert(1)>", "<script>alert('x')</script>", "‮gnp.exe‬ 右到左", "مرحبا سد ‏المدينة",
     "nul\x00bell\x07esc\x1b[31m tab\there", "长" * 500, "\"' onmouseover='alert(2)' x=\"", "&lt;b&gt; &amp; {{7*7}} ${7*7}",
@@ -146,7 +148,7 @@ class City:
         self.before = (self.level.copy(), self.state.copy())
         self.kpis: list[dict[str, Any]] = []
         self.groups: list[dict[str, Any]] = []
-        for _ in range(90):
+        for _ in range(BEFORE):
             self.tick(quick=True)
 
     # ---------------------------------------------------------------- the city's course
@@ -173,7 +175,7 @@ class City:
         self.state = (
             severity | (offline & (severity == 0)) << 3 | doubtful << 4 | (taken & (severity > 0)) << 5
         ).astype(np.uint8)
-        if not quick or self.seq == 90:
+        if not quick or self.seq == BEFORE:
             self.alert_groups()
         self.kpis = [*self.kpis[-119:], self.kpi()]
 
@@ -327,7 +329,7 @@ class City:
             "limits": self.levels[self.kind[i]], "range": [0, 500], "forecasts": [], "alerts": [],
         }  # fmt: skip
         if self.state[i] & 7 and span_s <= 3600:
-            limit = max(v for v in self.levels[self.kind[i]] if v is not None)
+            limit = max((v for v in self.levels[self.kind[i]] if v is not None), default=20.0)
             past["forecasts"] = [
                 {
                     "made_at": until,

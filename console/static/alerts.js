@@ -10,7 +10,8 @@ const CLASSES = ["event", "fault"];
 
 export function createAlerts(app) {
   const groups = new Map(), cards = new Map();
-  let list, title, more, chips = [], which = "event", chosen = null, left = 0, note, muted;
+  let owed = false, // an order that a hand on the list holds back
+    list, title, more, chips = [], which = "event", chosen = null, left = 0, note, muted;
 
   const serverNow = () => app.now() / 1000;
   const isFault = (g) => g.class !== "event";
@@ -99,6 +100,7 @@ export function createAlerts(app) {
     }
     say(title, wanted.length ? String(wanted.length) : "");
     const held = !anyway && (list.matches(":hover") || list.contains(document.activeElement));
+    owed = held;
     for (const [id, c] of cards) if (!groups.has(id) || (!held && !few.includes(groups.get(id)))) { c.node.remove(); cards.delete(id); }
     for (const g of few) {
       let c = cards.get(g.id);
@@ -135,7 +137,10 @@ export function createAlerts(app) {
       draw();
       app.sound.watch([...groups.values()].filter((g) => !isFault(g) && g.severity >= 3 && !quiet(g)));
     },
-    tick() { for (const c of cards.values()) age(c); },
+    tick() {
+      for (const c of cards.values()) age(c);
+      if (owed) draw();
+    },
     oldestUnanswered() {
       const waiting = [...groups.values()].filter((g) => g.told && !quiet(g) && g.answer && g.answer.due !== null);
       return waiting.length ? span(serverNow() - Math.min(...waiting.map((g) => g.first_at ?? g.onset))) : "";
@@ -149,6 +154,8 @@ export function createAlerts(app) {
       const g = groups.get(id);
       app.announce(`${t(["", "blue", "yellow", "orange", "red"][g.severity])} ${plain(pick({ zh: g.summary_zh, en: g.summary_en }))}`);
     },
+    byId: (id) => groups.get(id),
+    all: () => [...groups.values()],
     get chosen() { return groups.get(chosen); },
     of: (index) => [...groups.values()].filter((g) => g.points.includes(index)),
   };

@@ -2,7 +2,7 @@
 // Owns the connection. Hands on whole messages in their order; knows nothing of the page.
 import { header, planes } from "./wire.js";
 
-export const STALE_MS = 5000; // longer without a frame, and the map says so
+export const STALE_MS = 4500; // longer without a frame, and the map says so before five seconds are over
 const SILENT_MS = 12000; // longer without anything, and the connection is given up
 const RETRY_MS = [300, 700, 1500, 3000, 5000];
 

@@ -198,7 +198,6 @@ function tickClock() {
   const ms = app.now();
   $("clock").replaceChildren(h("small", {}, date(ms)), clock(ms));
   app.alertList.tick();
-  drawState();
 }
 
 function keys(e) {
@@ -231,6 +230,7 @@ async function start() {
   $("city").addEventListener("pointermove", tip, { once: true });
   addEventListener("keydown", keys);
   setInterval(tickClock, 1000);
+  setInterval(drawState, 250);
   if (started.token) {
     history.replaceState(null, "", location.pathname);
     await api.login({ token: started.token }).catch(() => null);

@@ -45,6 +45,7 @@ export function createMap(app) {
       lit: name ? shapes.findIndex((s) => s.name === name) : -1, beat, marks: chosen >= 0 ? [...found, chosen] : found,
     });
     drawn++;
+    if (city.seq >= 0) app.firstPoints ??= performance.now();
   }
 
   /** Names of districts as masks of alpha, drawn once by the browser's own letters. */

@@ -41,8 +41,8 @@ export function createSearch(app) {
       const kind = app.city.kinds.find((k) => k.id === p.kind);
       nodes.push(option(() => app.openPoint(p.index, true), h("span.cut", {}, bdi(p.name || p.id)), h("span", {}, shape(CLASS_OF[p.state])), h("small", {}, bdi(`${plain(p.district)} · ${kind ? pick(kind) : p.kind} · ${plain(p.id)}`))));
     }
-    if (!nodes.length) nodes.push(h("li.dim", {}, t("nothingFound", plain(words))));
-    if (more) nodes.push(h("li.dim", {}, "…"));
+    if (!nodes.length) nodes.push(h("li.dim", { role: "option", "aria-disabled": "true" }, t("nothingFound", plain(words))));
+    if (more) nodes.push(h("li.dim", { role: "option", "aria-disabled": "true" }, "…"));
     list.replaceChildren(...nodes);
     list.hidden = false;
     field.setAttribute("aria-expanded", "true");

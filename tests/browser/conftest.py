@@ -1,4 +1,4 @@
-"""A real Chromium from the distribution, and a made-up city in front of it. Skips, loudly, where there is no browser."""
+"""A real Chromium from the distribution before a made-up city. Skips, loudly, where there is no browser."""
 
 from __future__ import annotations
 
@@ -104,6 +104,14 @@ def storm() -> Iterator[Running]:
     running.close()
 
 
+@pytest.fixture(scope="module")
+def town() -> Iterator[Running]:
+    """A small part of the city in a storm, for all that does not depend on how many points there are."""
+    running = start(City(6000, seed=SEED, hostile=True))
+    yield running
+    running.close()
+
+
 @dataclass
 class Page:
     """A page of the map, and everything it did that it must not do."""
@@ -114,16 +122,20 @@ class Page:
 
     def settled(self) -> Page:
         """Until the points are drawn."""
-        self.page.wait_for_function("() => globalThis.yuzui?.frames > 0 && yuzui.map.drawn > 0", timeout=WAIT_MS)
+        self.page.wait_for_function(
+            "() => globalThis.yuzui?.frames > 0 && yuzui.map.drawn > 0", timeout=WAIT_MS
+        )
         return self
 
 
 @pytest.fixture
 def open_page(chromium: Any) -> Iterator[Callable[..., Page]]:
-    """open_page(url, width, height): a page in a context of its own, logged in by the one-time token unless ``token`` is None."""
+    """open_page(url, …): a page in a context of its own, logged in by the one-time token unless ``token`` is None."""
     contexts = []
 
-    def build(url: str, width: int = 1920, height: int = 1080, hash_: str = "", token: str | None = "once") -> Page:
+    def build(
+        url: str, width: int = 1920, height: int = 1080, hash_: str = "", token: str | None = "once"
+    ) -> Page:
         context = chromium.new_context(viewport={"width": width, "height": height}, reduced_motion="reduce")
         contexts.append(context)
         made = Page(context.new_page())
@@ -132,7 +144,9 @@ def open_page(chromium: Any) -> Iterator[Callable[..., Page]]:
         made.page.on("pageerror", lambda e: made.faults.append(f"{e}"))
         made.page.on("console", lambda m: made.faults.append(m.text) if m.type == "error" else None)
         if token:
-            context.request.post(f"{url}api/login", data={"token": token}, headers={"Origin": url.rstrip("/")})
+            context.request.post(
+                f"{url}api/login", data={"token": token}, headers={"Origin": url.rstrip("/")}
+            )
         made.page.goto(f"{url}#{hash_}")
         return made
 

@@ -1,0 +1,274 @@
+"""The page around the map: small, alone, safe with hostile names, usable by keyboard, honest when the feed is late."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+import axe_playwright_python
+import pytest
+
+from tests.browser.conftest import Running, start
+from tests.browser_city import HOSTILE, City
+
+AXE = Path(axe_playwright_python.__file__).parent / "axe.min.js"
+FIRST_LOAD_BYTES_MAX = 900_000
+
+
+def axe(page: Any, what: str) -> list[str]:
+    """Serious and critical faults of accessibility, each in a line. axe is put in by the debugger, past the CSP."""
+    if not page.evaluate("() => 'axe' in window"):
+        page.evaluate(AXE.read_text())
+    found = page.evaluate("() => axe.run(document, {resultTypes: ['violations']})")
+    lines = [
+        f"{what}: {v['id']} ({v['impact']}) {v['nodes'][0]['target']} {v['nodes'][0].get('failureSummary', '')[:300]}"
+        for v in found["violations"]
+        if v["impact"] in ("serious", "critical")
+    ]
+    print(f"axe, {what}: {len(found['passes'])} rules passed, {len(lines)} serious")
+    return lines
+
+
+def test_first_load_is_small_asks_nobody_else_and_breaks_no_policy(
+    storm: Running, open_page: Callable[..., Any]
+) -> None:
+    made = open_page(storm.url).settled()
+    sizes = made.page.evaluate(
+        """() => performance.getEntriesByType('resource').concat(performance.getEntriesByType('navigation'))
+        .map(e => [e.name, e.encodedBodySize, e.transferSize])"""
+    )
+    total = sum(size for _, size, _ in sizes)
+    marks = made.page.evaluate(
+        """() => ({paint: performance.getEntriesByName('first-contentful-paint')[0]?.startTime, points: yuzui.firstPoints})"""
+    )
+    print(
+        f"first load {total} bytes in {len(sizes)} requests; first paint {marks['paint']:.0f} ms, points {marks['points']:.0f} ms"
+    )
+    assert total <= FIRST_LOAD_BYTES_MAX
+    made.page.evaluate("yuzui.openPoint(yuzui.city.worst(1)[0], true)")
+    made.page.wait_for_selector("#drawer .uplot")
+    hosts = {urlsplit(url).netloc for url in made.requests if not url.startswith("data:")}
+    assert hosts == {urlsplit(storm.url).netloc}
+    assert made.faults == []
+
+
+@pytest.mark.parametrize("look", ["l=zh&t=dark", "l=en&t=light"])
+def test_axe_finds_nothing_serious(town: Running, open_page: Callable[..., Any], look: str) -> None:
+    page = open_page(town.url, hash_=look).settled().page
+    faults = axe(page, f"live {look}")
+    page.evaluate("yuzui.openPoint(yuzui.city.worst(1)[0], true)")
+    page.wait_for_selector("#drawer .uplot")
+    faults += axe(page, "drawer")
+    if look.startswith("l=zh"):  # what differs between the two is words and colours
+        page.keyboard.press("Escape")
+        page.evaluate("yuzui.alertList.step(1)")
+        page.evaluate("yuzui.dialogs.silence(yuzui.alertList.chosen)")
+        page.wait_for_selector("dialog[open]")
+        faults += axe(page, "silence")
+        page.keyboard.press("Escape")
+        page.fill("#search", "人民路")
+        page.wait_for_selector("#search-list li")
+        faults += axe(page, "search")
+    login = open_page(town.url, hash_=look, token=None).page
+    login.wait_for_selector("dialog.login")
+    faults += axe(login, "login")
+    assert faults == []
+
+
+def test_hostile_names_are_text_everywhere(town: Running, open_page: Callable[..., Any]) -> None:
+    """HTML, right-to-left, control characters, 500 characters: in hover, drawer, search, alerts, notes."""
+    made = open_page(town.url).settled()
+    page = made.page
+    page.on("dialog", lambda d: made.faults.append("an alert() ran"))
+    for index, name in enumerate(HOSTILE):
+        page.evaluate("i => yuzui.openPoint(i, true)", index)
+        page.wait_for_function(f"() => yuzui.drawer.open?.index === {index}")
+        shown = page.evaluate("() => document.querySelector('#drawer h2 bdi').textContent")
+        assert len(shown) == len(name[:500])
+        assert not re.search(r"[\x00-\x1f\u200e\u200f\u202a-\u202e\u2066-\u2069]", shown)
+    page.keyboard.press("Escape")
+    page.fill("#search", "<img")
+    page.wait_for_selector("#search-list li[role=option]")
+    assert "<img src=x" in page.inner_text("#search-list")
+    page.keyboard.press("Escape")
+    group = {
+        **town.city.groups[0], "id": "<b>x</b>", "district": "<s>‮区", "summary_zh": "<img src=x onerror=alert(1)>",
+        "severity": 4, "ack": {"by": "<i>w</i>", "note": "<script>alert(1)</script>", "at": 1.0}, "acked": True,
+    }  # fmt: skip
+    page.evaluate("g => yuzui.alertList.take({full: true, changed: [g], gone: [], more: 0})", group)
+    text = page.inner_text("#alert-list")
+    for wanted in ("<img src=x onerror=alert(1)>", "<i>w</i>", "<script>alert(1)</script>", "<s>·区"):
+        assert wanted in text
+    assert (
+        page.evaluate(
+            "() => document.querySelectorAll('#right img, #right s, #right i:not([class]), #right script').length"
+        )
+        == 0
+    )
+    assert made.faults == []
+
+
+def test_every_task_by_keyboard(town: Running, open_page: Callable[..., Any]) -> None:
+    """Search a point, read its past, step through alarms, acknowledge, silence, filter, move the map, switch the language."""
+    page = open_page(town.url).settled().page
+    press = page.keyboard.press
+    press("/")
+    page.keyboard.type("cd-jinniu")
+    page.wait_for_selector("#search-list li[role=option]")
+    press("ArrowDown")
+    press("Enter")
+    page.wait_for_selector("#drawer:not([hidden]) .uplot")
+    assert page.evaluate("() => document.querySelector('#drawer').contains(document.activeElement)")
+    press("Escape")
+    assert page.is_hidden("#drawer")
+    press("Escape")
+    press("m")
+    assert page.evaluate("() => document.activeElement.id") == "city"
+    before = page.evaluate("() => ({...yuzui.camera.view})")
+    press("ArrowRight")
+    press("+")
+    after = page.evaluate("() => ({...yuzui.camera.view})")
+    assert after["x"] > before["x"]
+    assert after["scale"] > before["scale"]
+    press("n")
+    press("n")
+    chosen = page.evaluate("() => yuzui.alertList.chosen.id")
+    assert page.evaluate("() => yuzui.city.toDegrees(yuzui.camera.view.x, 0).lon") != after["x"]
+    press("a")
+    page.wait_for_selector("dialog[open] textarea")
+    page.keyboard.press("Tab")
+    page.focus("dialog[open] textarea")
+    page.keyboard.type("已派人")
+    press("Tab")
+    press("Tab")
+    press("Enter")
+    page.wait_for_function(f"() => yuzui.alertList.byId('{chosen}')?.acked")
+    assert page.evaluate(f"() => yuzui.alertList.byId('{chosen}').ack.note") == "已派人"
+    page.focus("#language")
+    press("Enter")
+    assert page.inner_text("#title") == "The One Map of the City"
+    page.focus("#legend li:nth-child(4) button")
+    press("Space")
+    assert page.evaluate("() => yuzui.city.classShown[2]") == 0
+    page.focus("#districts tbody tr:not([hidden]) th button")
+    press("Enter")
+    assert page.evaluate("() => yuzui.chosenDistrict") >= 0
+    press("?")
+    page.wait_for_selector("dialog[open] .keys")
+
+
+def test_silence_needs_an_end_and_a_reason_and_shows_elsewhere(
+    town: Running, open_page: Callable[..., Any]
+) -> None:
+    """What one browser does another shows; who may only look is told so."""
+    one, other = open_page(town.url).settled().page, open_page(town.url).settled().page
+    one.wait_for_function("() => yuzui.alertList.all().length > 3")
+    ident = one.evaluate(
+        "() => yuzui.alertList.all().filter(g => g.kind && !g.acked && !g.silenced && g.severity === 2).at(-1).id"
+    )
+    one.evaluate("id => void yuzui.dialogs.silence(yuzui.alertList.byId(id))", ident)
+    go = "dialog[open] button[type=submit]"
+    one.wait_for_selector(go)
+    one.click(go)
+    assert one.inner_text("dialog[open] .wrong") == "必须选择到期时间"
+    one.click("dialog[open] .choices button:nth-child(2)")
+    one.click(go)
+    assert one.inner_text("dialog[open] .wrong") == "必须填写原因"
+    one.fill("dialog[open] textarea", "施工已报备")
+    one.click(go)
+    one.wait_for_selector("dialog[open]", state="detached")
+    other.wait_for_function(f"() => yuzui.alertList.byId('{ident}')?.silenced?.why === '施工已报备'")
+    guest = open_page(town.url, token=None).page
+    guest.wait_for_selector("dialog.login input")
+    guest.fill("dialog.login input[autocomplete=username]", "li")
+    guest.fill("dialog.login input[type=password]", "wrong")
+    guest.keyboard.press("Enter")
+    guest.wait_for_function(
+        "() => document.querySelector('dialog.login .wrong').textContent === '用户名或密码不对'"
+    )
+    guest.fill("dialog.login input[type=password]", "river")
+    guest.keyboard.press("Enter")
+    guest.wait_for_function("() => globalThis.yuzui.frames > 0")
+    assert guest.evaluate("() => [...document.querySelectorAll('.alert .chip.go')].every(b => b.disabled)")
+
+
+def test_a_link_brings_a_colleague_to_the_same_picture(town: Running, open_page: Callable[..., Any]) -> None:
+    one = open_page(town.url).settled().page
+    one.evaluate(
+        """() => { yuzui.camera.set(62, 71, 120); yuzui.showKinds([2, 5], false); yuzui.toggleClass(0);
+        document.getElementById('language').click(); document.getElementById('theme').click(); }"""
+    )
+    one.evaluate("i => yuzui.openPoint(i, false)", 4711)
+    one.wait_for_function("() => location.hash.includes('p=cd-') && location.hash.includes('hide=offline')")
+    link = one.evaluate("() => location.hash.slice(1)")
+    assert "token" not in link
+    other = open_page(town.url, hash_=link).settled().page
+    other.wait_for_function("() => yuzui.drawer.open?.index === 4711")
+    seen = "() => ({x: yuzui.camera.view.x, scale: yuzui.camera.view.scale, off: [...yuzui.city.kindShown], hide: [...yuzui.city.classShown], lang: document.documentElement.lang, theme: yuzui.theme})"
+    mine, theirs = one.evaluate(seen), other.evaluate(seen)
+    assert theirs.pop("x") == pytest.approx(mine.pop("x"), abs=0.01)
+    assert theirs.pop("scale") == pytest.approx(mine.pop("scale"), rel=0.01)
+    assert mine == theirs
+    assert mine["lang"] == "en"
+
+
+def test_a_new_red_sounds_until_it_is_answered_and_mute_is_seen(
+    town: Running, open_page: Callable[..., Any]
+) -> None:
+    page = open_page(town.url).settled().page
+    page.wait_for_function("() => yuzui.sound.waiting > 0")
+    page.mouse.click(5, 400)
+    page.wait_for_function(
+        "() => document.getElementById('sound').dataset.state === 'on' && yuzui.sound.played > 0"
+    )
+    page.keyboard.press("s")
+    assert page.get_attribute("#sound", "data-state") == "muted"
+    quiet = page.evaluate("() => yuzui.sound.played")
+    page.wait_for_function("n => yuzui.frames >= n + 3", arg=page.evaluate("() => yuzui.frames"))
+    assert page.evaluate("() => yuzui.sound.played") == quiet
+    page.evaluate(
+        "() => yuzui.alertList.take({full: true, changed: yuzui.alertList.all().map(g => ({...g, acked: true})), gone: []})"
+    )
+    assert page.evaluate("() => yuzui.sound.waiting") == 0
+
+
+def test_a_late_feed_is_said_and_a_killed_server_is_found_again(open_page: Callable[..., Any]) -> None:
+    """The map says that it is late within about 5 s of the last frame, and goes on by itself when the server is back."""
+    running = start(City(3000, seed=3), anonymous=True)
+    page = open_page(running.url, token=None).settled().page
+    running.server.paused = True
+    page.wait_for_selector("#stale:not([hidden])")
+    late = page.evaluate("() => performance.now() - yuzui.feed.frameAt")
+    print(f"stale said {late:.0f} ms after the last frame")
+    assert page.get_attribute("#link-state", "data-state") == "stale"
+    running.server.paused = False
+    page.wait_for_selector("#stale", state="hidden")
+    port = running.port
+    running.close()
+    page.wait_for_function("() => document.getElementById('link-state').dataset.state === 'lost'")
+    assert page.is_visible("#stale")
+    again = start(City(3000, seed=3), port=port, anonymous=True)
+    try:
+        page.wait_for_function("() => document.getElementById('link-state').dataset.state === 'connected'")
+        page.wait_for_selector("#stale", state="hidden")
+        seen = page.evaluate("() => yuzui.city.seq")
+        page.wait_for_function(f"() => yuzui.city.seq > {seen}")
+    finally:
+        again.close()
+
+
+def test_cards_stay_under_the_hand_that_is_on_them(town: Running, open_page: Callable[..., Any]) -> None:
+    """A worse alert that arrives does not push another under the pointer of somebody about to press."""
+    page = open_page(town.url).settled().page
+    page.wait_for_selector(".alert")
+    page.hover(".alert:nth-child(2)")
+    order = "() => [...document.querySelectorAll('.alert')].slice(0, 4).map(a => a.querySelector('.place').textContent)"
+    before = page.evaluate(order)
+    worse = {**town.city.groups[0], "id": "new", "severity": 4, "onset": 9e9, "district": "新的区"}
+    page.evaluate("g => yuzui.alertList.take({changed: [g], gone: []})", worse)
+    assert page.evaluate(order) == before
+    page.mouse.move(900, 500)
+    page.wait_for_function("() => document.querySelector('.alert .place').textContent.startsWith('新的区')")

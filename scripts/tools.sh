@@ -9,6 +9,20 @@ yuzui_faketime() { # ls fails when either pattern finds nothing; one is enough
 
 yuzui_browser() { command -v chromium || command -v chromium-browser || command -v google-chrome; }
 
+# Clients of Node for tests (MQTT.js, Eclipse Tahu), as tests/speakers/package-lock.json has them, into the cache.
+yuzui_speakers() {
+    command -v node >/dev/null 2>&1 && command -v npm >/dev/null 2>&1 || return 1
+    speakers="$YUZUI_ROOT/tests/speakers"
+    digest=$(sha256sum "$speakers/package-lock.json" | cut -c1-16)
+    folder="${XDG_CACHE_HOME:-$HOME/.cache}/yuzui/speakers-$digest"
+    [ -d "$folder/node_modules/mqtt" ] && return 0
+    yuzui_say "Fetching clients of Node for tests (40 MB) into $folder"
+    rm -rf "$folder.part"
+    mkdir -p "$folder.part" && cp "$speakers/package.json" "$speakers/package-lock.json" "$folder.part/" || return 1
+    (cd "$folder.part" && npm ci --ignore-scripts --no-audit --no-fund >/dev/null 2>&1) || return 1
+    rm -rf "$folder" && mv "$folder.part" "$folder"
+}
+
 yuzui_tools() {
     PATH="$PATH:/usr/sbin:/usr/local/sbin:/sbin"
     packages=""
@@ -41,11 +55,13 @@ yuzui_tools() {
     yuzui_faketime || missing="$missing libfaketime"
     yuzui_browser >/dev/null 2>&1 || missing="$missing chromium"
     [ "$(id -u)" = 0 ] || missing="$missing root"
+    yuzui_speakers || missing="$missing speakers"
     [ -z "$missing" ] && return 0
     yuzui_say "=================================================================================="
     case " $missing " in *" mosquitto "*) yuzui_say "SKIPPED: everything that needs a real broker (mosquitto)." ;; esac
     case " $missing " in *" nats-server "*) yuzui_say "SKIPPED: kills behind NATS (nats-server)." ;; esac
     case " $missing " in *" xfsprogs "*) yuzui_say "SKIPPED: power cuts on XFS (xfsprogs)." ;; esac
+    case " $missing " in *" speakers "*) yuzui_say "SKIPPED: MQTT.js and Eclipse Tahu speak to an engine (node, npm, a registry)." ;; esac
     case " $missing " in *" strace "*) yuzui_say "SKIPPED: the kernel's account of acknowledgements (strace)." ;; esac
     case " $missing " in *" libfaketime "*) yuzui_say "SKIPPED: clocks that jump (libfaketime)." ;; esac
     case " $missing " in *" chromium "*) yuzui_say "SKIPPED: the map in a real browser (chromium)." ;; esac

@@ -17,6 +17,8 @@ from storage.batch import US_PER_S
 
 TEXT_MAX: Final = 200
 """Characters of a name or unit taken into a notification; ids are kept whole."""
+NAMED_MAX = 3
+"""Points named in the words of an outage; the alert's members have more."""
 RISE_S: Final = (60, 900)
 """A change is worth telling when it took at least and at most this long."""
 RISE: Final = "rise"
@@ -257,7 +259,7 @@ def _fault_zh(event: AlertEvent) -> str:
     if event.words_zh:
         return clipped(event.words_zh)
     if event.rule == "outage":
-        return f"{event.value:g} 个点无数据"
+        return f"{event.value:g} 个点无数据" + _members(event, ":", "、", " 等")
     if event.rule == "dead":
         return f"已 {_span_zh(event.at - event.onset)}无数据"
     if event.rule == "stuck":
@@ -270,12 +272,20 @@ def _fault_en(event: AlertEvent) -> str:
     if event.words_en:
         return clipped(event.words_en)
     if event.rule == "outage":
-        return f"{event.value:g} points without data"
+        return f"{event.value:g} points without data" + _members(event, ": ", ", ", " …")
     if event.rule == "dead":
         return f"silent for {_span_en(event.at - event.onset)}"
     if event.rule == "stuck":
         return f"{subject.title_en} {_amount(event.value, subject.unit)} unchanged"
     return f"{subject.title_en} {_amount(event.value, subject.unit)}".strip()
+
+
+def _members(event: AlertEvent, before: str, between: str, more: str) -> str:
+    """The first points an event names, and a mark where there are others."""
+    if not event.members:
+        return ""
+    names = between.join(clipped(name) for name in event.members[:NAMED_MAX])
+    return before + names + (more if event.value > NAMED_MAX else "")
 
 
 def _rise(event: AlertEvent) -> tuple[float, int] | None:

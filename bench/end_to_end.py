@@ -59,6 +59,7 @@ class Result:
 
     accepted_per_s   readings a second until the last was taken in; readings_per_s until the last was judged
     cpu_us           engine with all its processes, compaction included; by_process: the same, apart
+    instructions     executed for a reading, without compaction: the figure that neighbours hardly change
     lost             sent and not in the lake; surplus: in the lake and not sent; wrong: points with other values
     peak_mb          sum of the proportional set sizes at its largest; peak_rss_mb: the sum of resident sizes
     others_cores     cores that processes which are none of ours used meanwhile; quiet: fewer than OTHERS_MAX
@@ -79,12 +80,14 @@ class Result:
     cpu_cores: float = 0.0
     cpu_us_by_process: dict[str, float] = field(default_factory=dict)
     compact_us: float | None = None
+    instructions: float | None = None
     compacted_rows: int = 0
     generator_cpu_us: float = 0.0
     generator_busy_share: float = 0.0
     broker_cpu_us: float | None = None
     instruments_cpu_s: float = 0.0
     peak_mb: float = 0.0
+    peak_mb_by_process: dict[str, float] = field(default_factory=dict)
     peak_rss_mb: float = 0.0
     journal_p50_s: float | None = None
     journal_p99_s: float | None = None
@@ -151,7 +154,7 @@ def _measure(rig: Rig, result: Result, say: Say, profile: Path | None) -> None:
     broker_cpu = rig.broker.cpu_s() if rig.broker else 0.0
     if profile is not None:
         rig.profile(profile, case.seconds)
-    ours = Family(os.getpid())
+    ours, executed = Family(os.getpid()), rig.count_instructions()
     others_s = machine_busy_s() - ours.cpu_s()
     pulse.tell("go")
     load.tell("go")
@@ -170,6 +173,8 @@ def _measure(rig: Rig, result: Result, say: Say, profile: Path | None) -> None:
     result.quiet = result.others_cores < OTHERS_MAX
     rig.engine.sample()
     after = {m.pid: m for m in rig.engine.members()}
+    executed_n = executed()
+    result.instructions = None if executed_n is None else round(executed_n / sent)
     result.sent = sent
     result.accepted_per_s = round(sent / max(1e-9, taken_at - begun))
     result.readings_per_s = round(sent / max(1e-9, judged_at - begun))
@@ -186,6 +191,7 @@ def _measure(rig: Rig, result: Result, say: Say, profile: Path | None) -> None:
     result.cpu_us = round(total_s / sent * 1e6, 4)
     result.cpu_cores = round(total_s / result.seconds, 4)
     result.peak_mb, result.peak_rss_mb = round(rig.engine.peak_pss_mb, 1), round(rig.engine.peak_rss_mb, 1)
+    result.peak_mb_by_process = rig.engine.at_peak
     _felt(rig, result, load.report, felt, queries, journal)
 
 
@@ -333,8 +339,9 @@ def summary(result: Result) -> str:
         f"{result.readings_per_s:,} readings/s (taken in at {result.accepted_per_s:,})",
         f"{result.cpu_us:.3f} µs CPU ({', '.join(f'{k} {v:.3f}' for k, v in result.cpu_us_by_process.items())}"
         + (f", compaction {result.compact_us:.3f})" if result.compact_us is not None else ")"),
+        f"{result.instructions or 0:,} instructions",
         f"generator {result.generator_cpu_us:.3f} µs, busy {result.generator_busy_share:.0%}",
-        f"{result.peak_mb:.0f} MB",
+        f"{result.peak_mb:.0f} MB ({', '.join(f'{k} {v:.0f}' for k, v in result.peak_mb_by_process.items())})",
         f"journal {result.journal_p50_s}/{result.journal_p99_s} s",
         f"query {result.query_p50_s}/{result.query_p99_s} s",
         f"webhook {result.webhook_p50_s}/{result.webhook_p99_s} s of {result.webhooks}",

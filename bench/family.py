@@ -32,12 +32,15 @@ class Member:
 
 @dataclass(slots=True)
 class Family:
-    """The process ``pid`` and its descendants. ``peak_pss_mb``: the largest sum that ``sample`` saw."""
+    """The process ``pid`` and its descendants.
+
+    peak_pss_mb, peak_rss_mb  the largest sums that ``sample`` saw; at_peak: the first by process, at that moment
+    """
 
     pid: int
     peak_pss_mb: float = 0.0
     peak_rss_mb: float = 0.0
-    pss_mb: list[float] = field(default_factory=list)
+    at_peak: dict[str, float] = field(default_factory=dict)
 
     def pids(self) -> list[int]:
         """All of them now, the first first."""
@@ -60,17 +63,21 @@ class Family:
 
     def sample(self) -> None:
         """Note the proportional and the resident memory of all together."""
-        pss = rss = 0.0
+        pss: dict[str, float] = {}
+        rss = 0.0
         for pid in self.pids():
             try:
                 lines = Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines()
+                name = _name(Path(f"/proc/{pid}/cmdline").read_bytes().split(b"\0"))
             except OSError:
                 continue
-            pss += sum(int(line.split()[1]) for line in lines if line.startswith("Pss:")) * 1024 / MB
-            rss += sum(int(line.split()[1]) for line in lines if line.startswith("Rss:")) * 1024 / MB
-        self.pss_mb.append(round(pss, 1))
-        self.peak_pss_mb = max(self.peak_pss_mb, pss)
+            sizes = {line.partition(":")[0]: int(line.split()[1]) * 1024 / MB for line in lines[1:]}
+            pss[name] = pss.get(name, 0.0) + sizes["Pss"]
+            rss += sizes["Rss"]
         self.peak_rss_mb = max(self.peak_rss_mb, rss)
+        if sum(pss.values()) > self.peak_pss_mb:
+            self.peak_pss_mb = sum(pss.values())
+            self.at_peak = {name: round(mb, 1) for name, mb in pss.items()}
 
 
 def _member(pid: int) -> Member | None:

@@ -14,7 +14,7 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import asdict
 from pathlib import Path
@@ -99,9 +99,9 @@ class Rig:
 
     def __init__(self, case: Case, folder: Path, cache: Path) -> None:
         self.case = case
-        self.folder = folder
-        self.data = folder / "data"
-        self._cache = cache
+        self.folder = folder.resolve()
+        self.data = self.folder / "data"
+        self._cache = cache.resolve()
         self._stack = ExitStack()
         self.broker: Family | None = None
         self.host, self.port = "127.0.0.1", 0
@@ -166,7 +166,6 @@ class Rig:
                 self.host, self.port = ports["listener"]
             yield
         finally:
-            self.stop_engine = lambda: None
             if process.poll() is None:
                 process.send_signal(signal.SIGTERM)
                 try:
@@ -244,6 +243,27 @@ class Rig:
         child = self._child("bench.load.generator", plan.to_json(), "generator")
         child.until_ready(CHILD_S_MAX)
         return child
+
+    def count_instructions(self) -> Callable[[], int | None]:
+        """Begin to count what the engine's processes execute; call what comes back to end it: instructions so far.
+
+        None where the kernel's counters cannot be had. Seconds depend on who shares the cores; this hardly does.
+        """
+        program = shutil.which("perf")
+        if program is None:
+            return lambda: None
+        pids = ",".join(map(str, self.engine.pids()))
+        command = [program, "stat", "-x", ",", "-e", "instructions", "-p", pids]
+        counting = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
+        self._stack.callback(counting.kill)
+
+        def end() -> int | None:
+            counting.send_signal(signal.SIGINT)
+            _, said = counting.communicate(timeout=CHILD_S_MAX)
+            counts = [line.split(",")[0] for line in said.splitlines() if ",instructions" in line]
+            return sum(map(int, counts)) if counts and all(c.isdigit() for c in counts) else None
+
+        return end
 
     def profile(self, out: Path, seconds: float) -> None:
         """Have py-spy write the engine's stacks for so long. Raises CannotMeasure where it is not installed."""

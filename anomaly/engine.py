@@ -312,6 +312,13 @@ class Engine:
         return self._faults.points_dead
 
     @property
+    def speaks(self) -> Bool:
+        """bool[points]: heard at some time and not silent for too long; safe to ask from another thread."""
+        silent = self._faults.silent
+        heard: Bool = self.state["last_t"][: len(silent)] != NO_TIME
+        return heard & ~silent
+
+    @property
     def silent(self) -> Bool:
         """bool[points]: silent for too long at the newest TICK, whoever is the fault. Never changed in place."""
         return self._faults.silent

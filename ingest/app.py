@@ -25,7 +25,7 @@ from anomaly.alerts.signature import keys_of
 from anomaly.engine import Engine
 from anomaly.live import Live
 from anomaly.warm import warm
-from ingest import mapdoor, ops
+from ingest import mapdoor, ops, replayspool
 from ingest.commands.common import ENGINE_FILE
 from ingest.committer import Committer
 from ingest.config import Config
@@ -37,6 +37,7 @@ from ingest.mqtt.poller import Poller
 from ingest.outboxrecovery import bring_back, continue_numbers, set_aside_if_damaged
 from ingest.points import RegistryFaults, read_registry
 from ingest.reloading import Prepared, Reloader
+from ingest.replaying import Replays, kept_bytes, marked_in
 from ingest.routes import Routes
 from ingest.sealing import SealProcess
 from ingest.sqldoor import SqlDoor
@@ -223,6 +224,8 @@ class App:
         query.write_lake_sql(self.root, self.config.city.time_zone, self.config.sealed.grace_s)
         self._first_records()
         await self._caught_up(resume.journal_seq)
+        self.wire.replays = Replays(self.root, self._replayed())
+        self.wire.messages.kept_bytes.update(kept_bytes(self._quarantine.folder))
         self._open_sockets()
         self._tasks.append(asyncio.create_task(self.wire.run(), name="wire"))
         self._tasks.append(asyncio.create_task(self.deliverer.run(), name="delivery"))
@@ -341,6 +344,12 @@ class App:
             events_clock=self._marks.events_clock, known_us=self._last_alive_us(),
         )  # fmt: skip
 
+    def _replayed(self) -> set[int]:
+        """Refusals sent through again already, where a file of such waits: a kill may have come in its middle."""
+        if not replayspool.waiting(self.root):
+            return set()
+        return marked_in(self._quarantine.folder) | self.judge.replayed
+
     def _take_up(self, new: Prepared) -> None:
         """New rules and a new registry, at the CONTROL record that is written next."""
         self.judge.adopt(new.digest, new.engine)
@@ -407,7 +416,9 @@ class App:
         if self.config.ops.enabled:
             host, port = self.config.ops.host, self.config.ops.port
             with _mendable(f"operators' port {host}:{port}"):
-                self._ops, self.ops_port = await ops.serve(ops.ops_app(self.vitals.take), host, port)
+                self._ops, self.ops_port = await ops.serve(
+                    ops.ops_app(self.vitals.take, self.vitals.sources), host, port
+                )
         if self.config.sql.enabled:
             self._sql_door = SqlDoor(self.root, self.config.sql, self.config.log)
             self._tasks.append(asyncio.create_task(self._sql_door.run(), name="SQL door"))

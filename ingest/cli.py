@@ -20,6 +20,11 @@ COMMANDS = {
     "replay": ("ingest.commands.replay", "Publish recorded readings over MQTT."),
     "backtest": ("ingest.commands.backtest", "Judge recorded readings with the same checks and rules."),
     "points": ("ingest.commands.points", "The registry: add, retire, propose, generate."),
+    "source": ("ingest.commands.source", "Upstream systems: a new file, a captured message tried, counts."),
+    "quarantine": (
+        "ingest.commands.quarantine",
+        "Refused messages: list, show, replay after a mapping is mended.",
+    ),
     "credential": ("ingest.commands.credential", "Who may publish what through the listener."),
     "rules": ("ingest.commands.rules", "The city's rules with their sources; why a reading was judged so."),
     "sql": ("ingest.commands.sql", "Query the lake with DuckDB."),

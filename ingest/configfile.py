@@ -67,7 +67,7 @@ class _Reading:
         return self.file.name
 
 
-def load(path: Path, env: Mapping[str, str] | None = None) -> Config:
+def load(path: Path, env: Mapping[str, str] | None = None, *, source: Path | None = None) -> Config:
     """The config in ``path`` and its drop-in folder, checked offline.
 
     Drop-ins are ``NAME.d/*.toml`` beside ``NAME.toml``, in order of name: tables merge, arrays of
@@ -87,7 +87,7 @@ def load(path: Path, env: Mapping[str, str] | None = None) -> Config:
             # Without the main file everything else would be found missing.
             raise ConfigFaults(reading.faults)
     _fill(reading, reading.tables, ())
-    _add_sources(reading)
+    _add_sources(reading, source)
     _say_default_paths(reading.tables)
     _make_absolute(reading.tables, path.absolute().parent)
     config = _validated(reading)
@@ -96,9 +96,23 @@ def load(path: Path, env: Mapping[str, str] | None = None) -> Config:
     return config
 
 
-def _add_sources(reading: _Reading) -> None:
+def load_source(file: Path, env: Mapping[str, str] | None = None) -> Config:
+    """A config of nothing but one source's file. Raises ConfigFaults."""
+    reading = _Reading(file, os.environ if env is None else env)
+    reading.tables["sources"] = {"dir": os.devnull}
+    _add_sources(reading, file)
+    config = _validated(reading)
+    if config is None or reading.faults:
+        raise ConfigFaults(reading.faults)
+    return config
+
+
+def _add_sources(reading: _Reading, instead: Path | None = None) -> None:
     """Append the files of ``[sources] dir`` to the array ``source``."""
-    for file in toml_files(sources_folder(reading.file, reading.tables)):
+    files = toml_files(sources_folder(reading.file, reading.tables))
+    if instead is not None:
+        files = [*(file for file in files if file.name != instead.name), instead]
+    for file in files:
         name = f"{file.parent.name}/{file.name}"
         sources = reading.tables.setdefault("source", [])
         if not isinstance(sources, list):

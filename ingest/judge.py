@@ -29,6 +29,7 @@ from storage.journal_reader import JournalCorrupt, JournalCut
 from storage.logs import ParquetLog
 from storage.records import (
     LEFT,
+    REPLAYED,
     Body,
     Control,
     Event,
@@ -133,6 +134,8 @@ class Judge(threading.Thread):
         self._main: list[ReadingBatch] = []
         self._late: list[ReadingBatch] = []
         self._refusals: list[tuple[int, Refusal]] = []
+        self.replayed: set[int] = set()
+        """Refusals whose mark stood in the journal read so far."""
         self._forecast_log = forecasts
         self._live = live
         self._forecasts: list[tuple[int, Forecast]] = []
@@ -269,6 +272,7 @@ class Judge(threading.Thread):
     def _keep_refusals(self, record: Record) -> None:
         # Written again after a restart: their ids are the same, and the lake shows each id once.
         refusals = decode_quarantine(record.body)
+        self.replayed.update(int(r.detail.partition(" ")[0]) for r in refusals if r.reason == REPLAYED)
         self._refusals += [((record.seq << POS_ROW_BITS) + row, r) for row, r in enumerate(refusals)]
 
     def _on_events(self, record: Record) -> None:

@@ -1,4 +1,4 @@
-"""For whoever keeps the engine running: /metrics, /livez, /readyz, /healthz on a local port.
+"""For whoever keeps the engine running: /metrics, /livez, /readyz, /healthz, /sources on a local port.
 
 Owns the HTTP face of telemetry. Every number comes from the engine's one ``vitals()``, so the log line,
 the metric and `yuzui status` cannot disagree.
@@ -92,9 +92,21 @@ LABELLED: dict[str, tuple[str, tuple[str, ...]]] = {
 }
 
 
+OF_SOURCE: dict[str, tuple[str, bool]] = {
+    "received": ("readings received of a source, refused ones included", True),
+    "stored": ("readings of a source on their way to the journal", True),
+    "per_s": ("readings a second of a source, over ten seconds", False),
+    "lateness_s": ("mean of received less measured, over the last minute or two", False),
+    "skew_s": ("least of received less measured: below 0 the source's clock is ahead", False),
+    "online": ("share of a source's points that speak", False),
+}
+"""Of each row of ingest.sourcestats: help, and whether it only grows."""
+
+
 class _FromVitals(Collector):
-    def __init__(self, vitals: Callable[[], Vitals]) -> None:
+    def __init__(self, vitals: Callable[[], Vitals], sources: Callable[[], list[Vitals]]) -> None:
         self._vitals = vitals
+        self._sources = sources
 
     def collect(self) -> Iterator[Metric]:
         now = self._vitals()
@@ -108,12 +120,20 @@ class _FromVitals(Collector):
             for label, value in now.get(key, {}).items():
                 family.add_metric(list(label) if isinstance(label, tuple) else [label], float(value))
             yield family
+        rows = self._sources()
+        for key, (text, grows) in OF_SOURCE.items():
+            kind = CounterMetricFamily if grows else GaugeMetricFamily
+            of_source = kind(f"yuzui_source_{key}", text, labels=("source",))
+            for row in rows:
+                if row[key] is not None:
+                    of_source.add_metric([row["source"]], float(row[key]))
+            yield of_source
 
 
-def ops_app(vitals: Callable[[], Vitals]) -> web.Application:
-    """The four routes; ``vitals`` is called once a request."""
+def ops_app(vitals: Callable[[], Vitals], sources: Callable[[], list[Vitals]] = list) -> web.Application:
+    """The five routes; ``vitals`` and ``sources`` are called once a request."""
     registry = CollectorRegistry(auto_describe=False)
-    registry.register(_FromVitals(vitals))
+    registry.register(_FromVitals(vitals, sources))
 
     async def metrics(_: web.Request) -> web.Response:
         return web.Response(
@@ -141,11 +161,15 @@ def ops_app(vitals: Callable[[], Vitals]) -> web.Application:
             body=body, content_type="application/json", status=503 if now["not_ready"] else 200
         )
 
+    async def of_sources(_: web.Request) -> web.Response:
+        return web.Response(body=orjson.dumps(sources()), content_type="application/json")
+
     app = web.Application()
     app.router.add_get("/metrics", metrics)
     app.router.add_get("/livez", livez)
     app.router.add_get("/readyz", readyz)
     app.router.add_get("/healthz", healthz)
+    app.router.add_get("/sources", of_sources)
     return app
 
 

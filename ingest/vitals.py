@@ -47,6 +47,7 @@ class Vitals:
         """Once a second: the basis of rates."""
         now = time.monotonic()
         self._received.append((now, self._app.wire.messages.counts["received"]))
+        self._app.wire.sources.sample(now)
         if not self._disk or now - self._disk[-1][0] >= DISK_SAMPLE_S_MIN:
             self._disk.append((now, shutil.disk_usage(self._app.root).free))
             self._use = disk_use(self._app.root)
@@ -74,6 +75,11 @@ class Vitals:
         used_per_s = (free_then - free_now) / (now - then)
         return free / used_per_s / SECONDS_A_DAY if used_per_s > 0 else None
 
+    def sources(self) -> list[dict[str, Any]]:
+        """What each source has sent, see ingest.sourcestats."""
+        wire, engine = self._app.wire, self._app.judge.engine
+        return wire.sources.take(wire.messages.refused_by_reason, engine.speaks)
+
     def take(self) -> dict[str, Any]:
         """All numbers; keys are those of ingest.ops and a few that only /healthz shows."""
         app = self._app
@@ -95,6 +101,7 @@ class Vitals:
             **wire.stations.vitals(),
             "stale_receipts": app.poller.counters.get("receipts_stale", 0),
             "refused": dict(wire.messages.refused_by_reason),
+            "replays_left": wire.replays.left if wire.replays else 0,
             "pid": os.getpid(),
             "acknowledged_messages": wire.acknowledged_messages,
             "commits": committer.commits,

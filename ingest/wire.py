@@ -10,7 +10,7 @@ import asyncio
 import logging
 import time
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -24,7 +24,9 @@ from ingest.decode.reasons import REASONS
 from ingest.mqtt.poller import Poller
 from ingest.mqtt.receipts import Receipt, Received, Segment, build_receipt, build_receipts
 from ingest.ourclock import OurClock
+from ingest.replaying import Replays
 from ingest.routes import Routes, RouteTable
+from ingest.sourcestats import SourceStats
 from ingest.tcp.stations import Arrived, Stations
 from storage.batch import RawBatch
 from storage.records import (
@@ -73,6 +75,9 @@ class Wire:
         self.stations = Stations(self._stream_codec)
         self._events_clock = events_clock
         self.messages = Messages(routes, config.wire.unknown_kept_per_minute)
+        self.sources = SourceStats(routes.points)
+        self.replays: Replays | None = None
+        """Set once Judge has read the whole journal."""
         self._pending_max = config.journal.pending_bytes_max
         self._paused = False
         self._drained = True
@@ -106,6 +111,7 @@ class Wire:
         routes.keep(self._routes)
         self._routes = routes
         self.messages.adopt(routes)
+        self.sources.adopt(routes.points)
 
     def now(self) -> int:
         """µs since 1970 UTC, as far as our clock can be believed."""
@@ -119,12 +125,13 @@ class Wire:
         if bool(self.clock.why) != bool(self._clock_said):
             log.critical("%s", self.clock.why or "our clock agrees with the city again")
         self._clock_said = self.clock.why
+        bodies = [] if self._paused else self._replay(now)
         self.messages.set_window(now, open_ended=self._events_clock, lenient=bool(self._clock_said))
         arrivals = self._poller.poll(self.turned_at, now)
         receipts = self._decode_arena(arrivals.arena, now) if arrivals.arena is not None else []
         receipts += [self._decode(one, now) for one in arrivals.lots]
         answers = [(one, self._hear(one, now)) for one in self.stations.poll(self.turned_at)]
-        bodies = self._bodies(now)
+        bodies += self._bodies(now)
         backlog = self._poller.backlog or self.stations.backlog
         self._drained = self._drained and not self._paused and not backlog
         left = self.messages.nodes.take_left(self._routes.points, now)
@@ -134,6 +141,13 @@ class Wire:
             bodies.append(self._tick(now))
         if bodies or receipts or answers:
             self._submit(bodies, receipts, answers)
+        if self.replays is not None and (ended := self.replays.ended()) is not None:
+            self._submit([], [], after=lambda: ended.unlink(missing_ok=True))
+
+    def _replay(self, now: int) -> list[tuple[RecordType, bytes]]:
+        if self.replays is None:
+            return []
+        return self.replays.turn(self._routes, self.messages, now, self._events_clock)
 
     def journal(self, record: Gap | Control) -> None:
         """Write a rare record: a gap, a deed."""
@@ -190,6 +204,7 @@ class Wire:
     def _bodies(self, now: int) -> list[tuple[RecordType, bytes]]:
         readings, refusals = self.messages.take(now)
         self._listen_for_the_time(readings, now)
+        self.sources.took(readings)
         bodies = []
         if len(readings):
             bodies.append((RecordType.READINGS, encode_readings(readings)))
@@ -224,11 +239,15 @@ class Wire:
         bodies: Sequence[tuple[RecordType, bytes]],
         receipts: Sequence[Receipt],
         answers: Sequence[tuple[Arrived, list[bytes]]] = (),
+        after: Callable[[], object] | None = None,
     ) -> None:
+        """``after``: called when the group, and every one before it, is on disk."""
         self.submitted += 1
 
         def then() -> None:
             self.durable += 1
+            if after is not None:
+                after()
             if receipts:
                 self._poller.acknowledge(receipts)
                 self.acknowledged_messages += sum(receipt.messages for receipt in receipts)

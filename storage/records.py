@@ -51,6 +51,11 @@ class Refusal:
     client: str | None = None
 
 
+REPLAYED: Final = "replayed"
+"""Reason of a row that is no refusal but the mark of one that was sent through again: ``detail`` is the number of the
+refusal, what was stored of it and how many new refusals it brought, with spaces between."""
+
+
 @dataclass(frozen=True, slots=True)
 class Gap:
     """A span in which we could not have heard: our downtime, a lost link, a lost session.

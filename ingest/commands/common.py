@@ -51,6 +51,17 @@ def engine_vitals(folder: Path) -> dict[str, Any] | None:
         return None
 
 
+def engine_answer(folder: Path, path: str) -> Any | None:
+    """JSON of a GET on the port of the engine that runs on a data folder; None where none answers."""
+    if engine_vitals(folder) is None:
+        return None
+    try:
+        engine = json.loads((folder / ENGINE_FILE).read_text())
+        return _healthz(f"http://{engine['ops_host']}:{engine['ops_port']}{path}")
+    except (OSError, ValueError, KeyError):
+        return None
+
+
 def _healthz(url: str) -> dict[str, Any]:
     """What it answers, ready (200) or not (503). Raises OSError, ValueError."""
     try:

@@ -8,7 +8,8 @@ import click
 import orjson
 
 from ingest.cli import config_option, json_option
-from ingest.commands.common import data_dir, engine_vitals
+from ingest.commands.common import data_dir, engine_answer, engine_vitals
+from ingest.commands.source import show_sources
 
 EXIT_NOT_READY = 1
 EXIT_NOT_RUNNING = 3
@@ -34,13 +35,17 @@ def line_of(vitals: dict[str, Any]) -> str:
 
 @click.command()
 @config_option
+@click.option("--sources", is_flag=True, help="Also a line for each source that has sent something.")
 @json_option
-def command(config_path: str, as_json: bool) -> None:
+def command(config_path: str, sources: bool, as_json: bool) -> None:
     """One line. Exit code 0: all is well; 1: running, not ready; 3: no engine answers."""
     vitals = engine_vitals(data_dir(config_path))
     if vitals is None:
         click.echo("{}" if as_json else "no engine answers for this data folder: start it with `yuzui run`")
         raise click.exceptions.Exit(EXIT_NOT_RUNNING)
     click.echo(orjson.dumps(vitals).decode() if as_json else line_of(vitals))
+    if sources and not as_json:
+        rows = engine_answer(data_dir(config_path), "/sources") or []
+        show_sources([row for row in rows if row["received"]])
     if vitals["not_ready"]:
         raise click.exceptions.Exit(EXIT_NOT_READY)

@@ -173,6 +173,11 @@ def _time_untimed(batch: RawBatch, received_at_us: int) -> None:
         batch.time[row] = received_at_us + before
 
 
+def ordered(batch: RawBatch) -> RawBatch:
+    """Rows in order of time (stable) where any point's go back; else the batch as it is."""
+    return batch.take(np.argsort(batch.time, kind="stable")) if _goes_back(batch) else batch
+
+
 def _goes_back(batch: RawBatch) -> bool:
     """Whether any point's times go back from one row to the next of that point."""
     if len(batch) < 2:

@@ -266,6 +266,16 @@ class Messages:
             answers += outcome.answers
         return answers
 
+    def again(self, route: Route, message: Message) -> tuple[RawBatch, list[Refusal], list[Event]]:
+        """A message that was in quarantine: what came of it. Between two polls, when nothing else is under way."""
+        outcome = self._general.decode(route, message, self._columns)
+        self._account(route, outcome)
+        self.counts["messages"] += 1
+        # Its times are old by nature and say nothing of our clock.
+        self._outside.clear()
+        batch, refusals = self.take(message.received_at)
+        return batch, refusals, self.take_events()
+
     def _account(self, route: Route, outcome: Outcome) -> None:
         """Count what became of one message; keep its events and refusals."""
         if outcome.outside:

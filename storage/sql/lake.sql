@@ -337,9 +337,23 @@ FROM yuzui_map((CAST(journal_seq AS BIGINT) + 1) << {{pos_row_bits}}, 'infinity'
 
 CREATE OR REPLACE MACRO map_counts_at(t) AS TABLE FROM yuzui_map({{pos_max}}, t);
 
-CREATE OR REPLACE VIEW quarantine AS
+-- Refusals and the marks of those sent through again.
+CREATE OR REPLACE VIEW yuzui_refusals AS
 SELECT * FROM read_parquet(yuzui_files(getvariable('yuzui').quarantine), hive_partitioning = false)
 QUALIFY row_number() OVER (PARTITION BY id ORDER BY received_at) = 1;
+
+-- What was refused. replayed_at: when it was sent through again; what of it was stored then, and refused anew. Refusals of
+-- one message keep its bytes once: raw is empty in the others.
+CREATE OR REPLACE VIEW quarantine AS
+SELECT r.*, m.replayed_at, m.replay_stored, m.replay_refused
+FROM yuzui_refusals r
+LEFT JOIN (
+    SELECT CAST(split_part(detail, ' ', 1) AS BIGINT) AS id, max(received_at) AS replayed_at,
+           max_by(CAST(split_part(detail, ' ', 2) AS BIGINT), received_at) AS replay_stored,
+           max_by(CAST(split_part(detail, ' ', 3) AS BIGINT), received_at) AS replay_refused
+    FROM yuzui_refusals WHERE reason = 'replayed' GROUP BY ALL
+) m USING (id)
+WHERE r.reason <> 'replayed';
 
 -- What was expected when: at is the moment, made_at the moment it was said. The newest of a point is the one to read.
 CREATE OR REPLACE VIEW forecasts AS

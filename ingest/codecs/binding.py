@@ -310,8 +310,9 @@ def _store_one(
         if retained:
             stored.retained_ignored += 1
             return
-        time_us = into.time_on_receipt(bound.point, received_at + offset)
-    if not source.oldest_us <= time_us <= source.newest_us:
+        # A reading that says nothing of its time is timed by the poll, whatever else comes in it.
+        time_us = received_at + offset if offset else into.time_on_receipt(bound.point, received_at)
+    if (offset or not untimed) and not source.oldest_us <= time_us <= source.newest_us:
         if not source.lenient:
             raise Refused("time_window", _age(received_at - time_us), binding.point_id(bound.point))
         flag = flag or NOT_EVALUATED

@@ -367,7 +367,7 @@ class Episodes:
     def begin(
         self,
         rule: Rule,
-        subject: int,
+        subject: int | str,
         onset: int,
         at: int,
         recorded_at: int,

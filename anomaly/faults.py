@@ -55,6 +55,7 @@ class Faults:
         self.silent = absent.silent
         self.points_dead = int(absent.silent.sum())
         events += self._outages(absent, now, recorded_at)
+        events += self._device_outages(absent, now, recorded_at)
         events += self._deaths(absent, now, recorded_at)
         off = self._neighbours.tick(now)
         if off is not None:
@@ -76,18 +77,32 @@ class Faults:
                 dead = float(absent.out_points[gateway])
                 yield self._episodes.end(rule, gateway, now, recorded_at, dead)
 
+    def _device_outages(self, absent: Absent, now: int, recorded_at: int) -> Iterator[AlertEvent]:
+        rule, devices, found = rulebook()["device_outage"], self._presence.devices, absent.devices
+        for code in np.flatnonzero(found.began).tolist():
+            those = np.flatnonzero(devices.of == code)
+            if self._limits["alert"][those].any():
+                onset, dead = int(found.last_word[code]), float(found.out_points[code])
+                members = those[absent.silent[those]][:OUTAGE_MEMBERS_MAX].tolist()
+                name = devices.names[code]
+                yield self._episodes.begin(rule, name, onset, now, recorded_at, dead, members)
+        over = {devices.names[code] for code in np.flatnonzero(found.ended).tolist()}
+        for name in sorted(str(subject) for one, subject in self._episodes.open if one == rule.name):
+            if name in over or name not in devices.numbers:
+                yield self._episodes.end(rule, name, now, recorded_at, 0.0)
+
     def _deaths(self, absent: Absent, now: int, recorded_at: int) -> Iterator[AlertEvent]:
         rule, state = rulebook()["dead"], self._state
         phase, last_v = state["dead_phase"], state["last_v"]
         firing = phase == Phase.FIRING
-        for point in np.flatnonzero(firing & ~absent.silent).tolist():
+        for point in np.flatnonzero(firing & ~absent.silent & absent.steady).tolist():
             # A gap excuses silence but ends no episode: only a reading shows that a point lives.
-            if state["last_t"][point] > self._episodes.open[(rule.name, point)].onset:
+            if absent.heard[point] > self._episodes.open[(rule.name, point)].onset:
                 phase[point] = Phase.NORMAL
                 yield self._episodes.end(rule, point, now, recorded_at, float(last_v[point]))
         for point in np.flatnonzero(absent.dead & ~firing & self._limits["alert"]).tolist():
             phase[point] = Phase.FIRING
-            onset, value = int(state["last_t"][point]), float(last_v[point])
+            onset, value = int(absent.heard[point]), float(last_v[point])
             yield self._episodes.begin(rule, point, onset, now, recorded_at, value)
 
     def _follow(

@@ -18,6 +18,7 @@ import numpy as np
 
 from anomaly.checks import absence
 from anomaly.checks.rows import NO_TIME
+from anomaly.devices import Devices, DevicesOut
 from anomaly.limits import NEVER_US, Limits
 from anomaly.settings import CheckSettings
 from anomaly.state import State
@@ -43,6 +44,9 @@ class Absent:
     ended      bool[gateways]: out until this TICK
     out_points int64[gateways]: dead points of each gateway
     last_word  int64[gateways]: newest event time, µs; NO_TIME for never
+    heard      int64[points]: newest event time at which it was alive, µs; a camera that says it is offline is not
+    steady     bool[points]: alive for long enough to count as back
+    devices    the same of devices, between points and gateways
     """
 
     silent: Bool
@@ -52,6 +56,9 @@ class Absent:
     ended: Bool
     out_points: I64
     last_word: I64
+    heard: I64
+    steady: Bool
+    devices: DevicesOut
 
 
 class Presence:
@@ -74,6 +81,7 @@ class Presence:
         self.down = np.zeros(sources, np.bool_)
         self.back_at = np.full(gateways, NO_TIME, np.int64)
         self.out_since = np.full(gateways, NO_TIME, np.int64)
+        self.devices = Devices(points, limits["expects"], checks.outage_points_min)
         self.left_at = np.full(len(points), NO_TIME, np.int64)
         self._named = np.array([bool(name) for name in points.gateways], np.bool_)
         self.ticked_at = NO_TIME
@@ -105,10 +113,11 @@ class Presence:
         self.ticked_at = now
         if not drained:
             np.maximum(self.clear_since, now, out=self.clear_since)
-        silences, last_word = self._silences(now)
+        heard, steady = self._alive(now)
+        silences, last_word = self._silences(now, heard)
         share, points_min = self._checks.outage_share, self._checks.outage_points_min
         was_out = self.out_since != NO_TIME
-        back = was_out & self._spoke_again(silences, share)
+        back = was_out & self._spoke_again(silences, share, heard, steady)
         out_now = absence.gateways_out(silences, share, points_min) | self._left_whole(silences, share)
         began = out_now & ~was_out
         self.back_at[back] = now
@@ -117,8 +126,26 @@ class Presence:
         out = (was_out & ~back) | began
         is_dead = absence.dead(silences)
         excused = (out | back)[silences.gateway] | absence.undecided(silences)
+        devices = self.devices.judge(silences, heard, steady, excused, now, share, points_min)
+        excused |= devices.excused
         out_points = np.bincount(silences.gateway[is_dead], minlength=silences.gateways)
-        return Absent(is_dead, is_dead & ~excused, out, began, back, out_points.astype(np.int64), last_word)
+        dead, counts = is_dead & ~excused, out_points.astype(np.int64)
+        return Absent(is_dead, dead, out, began, back, counts, last_word, heard, steady, devices)
+
+    def _alive(self, now: int) -> tuple[I64, Bool]:
+        """(heard, steady) of every point, see Absent."""
+        heard, n = self._state["last_t"], len(self._points)
+        steady = np.ones(n, np.bool_)
+        watched = self._limits.get("video_point")
+        if watched is None or not watched.any():
+            return heard, steady
+        at = np.flatnonzero(watched)
+        place = self._state["video_point_place"][at]
+        heard = heard.copy()
+        heard[at] = self._state["video_alive"][place]
+        up = self._state["video_up"][place]
+        steady[at] = (up != NO_TIME) & (now - up >= self._limits["video_back_us"][0])
+        return heard, steady
 
     def watermarks(self) -> I64:
         """Newest event time of each source less the allowed lateness, int64[sources] µs; NO_TIME for none.
@@ -137,20 +164,21 @@ class Presence:
             self._raise_floor(everyone, now)
         elif now < self.ticked_at:
             # The clock was set back: what was noted in its future would excuse silence until then.
-            for noted in (self.floor, self.clear_since, self.back_at):
+            for noted in (self.floor, self.clear_since, self.back_at, self.devices.back_at):
                 np.minimum(noted, now, out=noted)
 
     def _raise_floor(self, concerned: Bool, until: int) -> None:
         self.floor[concerned] = np.maximum(self.floor[concerned], until)
         self.clear_since[concerned] = np.maximum(self.clear_since[concerned], until)
 
-    def _silences(self, now: int) -> tuple[absence.Silences, I64]:
+    def _silences(self, now: int, last_t: I64) -> tuple[absence.Silences, I64]:
         points, state = self._points, self._state
-        last_t, last_received = state["last_t"], state["last_received"]
+        last_received = state["last_received"]
         gateway_t = self._by_gateway.of(last_t)
         gateway_received = self._by_gateway.of(last_received)
         mark = self.watermarks()[points.source]
         floor = np.maximum(self.floor[points.source], self.back_at[points.gateway])
+        np.maximum(floor, self.devices.back_at[self.devices.of], out=floor)
         silent = _passed(mark, np.maximum(last_t, floor))
         of_gateway = _passed(mark, np.maximum(gateway_t[points.gateway], floor))
         if self._receive_clock:
@@ -183,11 +211,11 @@ class Presence:
         whole: Bool = self._named & (left > 0) & (left >= share * expected)
         return whole
 
-    def _spoke_again(self, silences: absence.Silences, share: float) -> Bool:
+    def _spoke_again(self, silences: absence.Silences, share: float, heard: I64, steady: Bool) -> Bool:
         """bool[gateways]: fewer than ``share`` of the expected points are still missing since the outage."""
         of, n = silences.gateway, silences.gateways
         since = self.out_since[of]
-        spoke = silences.expected & (self._state["last_t"] > since)
+        spoke = silences.expected & steady & (heard > since)
         expected = np.bincount(of[silences.expected], minlength=n)
         missing = expected - np.bincount(of[spoke], minlength=n)
         asked = self._limits["expects"] | (self.left_at != NO_TIME)
@@ -211,11 +239,18 @@ class Presence:
             [self._points.point_id[i], int(self.left_at[i])]
             for i in np.flatnonzero(self.left_at != NO_TIME).tolist()
         ]
-        return {"ticked_at": int(self.ticked_at), "sources": sources, "gateways": gateways, "left": left}
+        return {
+            "ticked_at": int(self.ticked_at),
+            "devices": self.devices.snapshot(),
+            "sources": sources,
+            "gateways": gateways,
+            "left": left,
+        }
 
     def restore(self, meta: dict[str, Any]) -> None:
         """Take over what ``snapshot`` gave; sources and gateways that are gone are forgotten."""
         self.ticked_at = meta["ticked_at"]
+        self.devices.restore(meta.get("devices", []))
         gone: dict[str, int] = dict(meta.get("left", ()))
         for at, name in enumerate(self._points.point_id if gone else ()):
             if name in gone:

@@ -39,6 +39,7 @@ _OWN: Final = (
     Rule("stuck", FAULT, (0, 1)),
     Rule("dead", FAULT, (0, 1)),
     Rule("outage", FAULT, (0, 2)),
+    Rule("device_outage", FAULT, (0, 1)),
     Rule("neighbours", FAULT, (0, 1)),
     Rule("drift", FAULT, (0, 1)),
     # The city, most likely; but nobody knows what it is, so it is said low.
@@ -51,7 +52,10 @@ def rulebook() -> dict[str, Rule]:
     """All rules by name. Raises ValueError where two have one name."""
     found = [
         *_OWN,
-        *(Rule(rule.name, EVENT, _SEVERITIES, confirms=True, assessed=True) for rule in rules.row_rules()),
+        *(
+            Rule(rule.name, rule.alert_class, _SEVERITIES, confirms=True, assessed=True)
+            for rule in rules.row_rules()
+        ),
         *(Rule(rule.name, rule.alert_class, _SEVERITIES, assessed=True) for rule in rules.tick_rules()),
     ]
     book = {rule.name: rule for rule in found}

@@ -30,7 +30,10 @@ class Subjects:
         self._number: dict[str, int] | None = None
 
     def of(self, rule: str, subject: int | str, members: Sequence[int] = ()) -> Subject:
-        """``subject``: a point number; of "outage" a gateway number; of a tick rule its text."""
+        """``subject``: a point number; of "outage" a gateway number; of "device_outage" its name; of a tick rule
+        its text."""
+        if rule == "device_outage":
+            return self._device(str(subject), members)
         if isinstance(subject, str):
             return self._named(rule, subject, members)
         if rule == "outage":
@@ -72,6 +75,20 @@ class Subjects:
         gateway, district = points.gateways[number], points.districts[points.district[at]]
         where = float(points.lon[at]), float(points.lat[at])
         return Subject(-1, "", gateway, gateway, "", "", "", district, *where, OUTAGE_UNIT)
+
+    def _device(self, name: str, members: Sequence[int]) -> Subject:
+        """A device lies where its silent points lie; without any (it is over) the first point of its name says."""
+        points = self._points
+        of_name = name.rpartition("/")[2]
+        those = list(members) or [n for n, one in enumerate(points.device_id) if one in (name, of_name)][:1]
+        if not those:
+            return Subject(-1, "", "", name, "", "", "", "", np.nan, np.nan, OUTAGE_UNIT)
+        first = those[0]
+        kinds = {points.kinds[code] for code in points.kind[those].tolist()}
+        where = _middle(points.lon[those]), _middle(points.lat[those])
+        gateway, district = points.gateways[points.gateway[first]], points.districts[points.district[first]]
+        kind = kinds.pop() if len(kinds) == 1 else ""
+        return Subject(-1, "", gateway, name, kind, "", "", district, *where, OUTAGE_UNIT)
 
     def _named(self, rule: str, name: str, members: Sequence[int]) -> Subject:
         """A point by its id, else an area: it lies in the middle of its members, in their district if it is one."""

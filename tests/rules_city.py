@@ -19,7 +19,7 @@ from tests.anomaly_city import T0, S, check_settings, kind_settings, point_table
 KINDS = (
     "rain_gauge", "rain_gauge", "rain_gauge", "rain_total", "rain_total", "noise", "noise", "site_noise",
     "pm25", "co", "o3", "dissolved_oxygen", "ph", "tp", "waterlogging", "waterlogging", "river_level", "lamp",
-    "dust_pm10", "dust_pm10", "river_level",
+    "dust_pm10", "dust_pm10", "river_level", "video",
 )  # fmt: skip
 OFFSET_US = 8 * 3600 * S
 """The city's clock: UTC+8."""
@@ -92,7 +92,7 @@ def _values(kind: str, n: int, rng: np.random.Generator) -> np.ndarray:
         "noise": (45.0, 90.0), "site_noise": (45.0, 95.0), "pm25": (5.0, 600.0), "co": (0.5, 140.0),
         "o3": (20.0, 1300.0), "dissolved_oxygen": (1.0, 9.0), "ph": (5.0, 10.0), "tp": (0.01, 0.6),
         "waterlogging": (0.0, 60.0), "river_level": (495.0, 505.0), "lamp": (0.0, 1.0),
-        "dust_pm10": (50.0, 700.0),
+        "dust_pm10": (50.0, 700.0), "video": (-0.5, 2.5),
     }  # fmt: skip
     low, high = span[kind]
     middle = np.repeat(rng.uniform(low, high, n // 25 + 1), 25)[:n]

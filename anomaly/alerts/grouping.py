@@ -270,6 +270,8 @@ class Grouping:
         everywhere = f"{mode}/{rule}"
         if rule == "outage":
             own, scope, most = f"{everywhere}/{subject.gateway_id}", SINGLE, self._settings.outages_max
+        elif rule == "device_outage":
+            own, scope, most = f"{everywhere}/{subject.name}", SINGLE, self._settings.outages_max
         else:
             own, scope, most = f"{everywhere}/{subject.district}", DISTRICT, self._settings.fault_groups_max
         at = event.recorded_at

@@ -13,7 +13,10 @@ from anomaly.settings import AlertSettings, InhibitSettings, RouteSettings, Targ
 from storage.batch import US_PER_S
 
 OUTAGE: Final = InhibitSettings(by=["outage"], rules=["dead", "stuck"], same="gateway")
-"""Always so: of a gateway that is out, each silent point is no news."""
+DEVICE_OUTAGE: Final = InhibitSettings(
+    by=["outage", "device_outage"], rules=["dead", "stuck", "video"], same="members"
+)
+"""Always so: of a gateway or a device that is out, each silent point is no news."""
 EVERYBODY: Final = "default"
 
 
@@ -102,7 +105,7 @@ class Policy:
         self.alerts = alerts or AlertSettings()
         self.severity_min = {target.name: target.severity_min for target in targets}
         self._routes = tuple(routes)
-        self.inhibits = (OUTAGE, *inhibits)
+        self.inhibits = (OUTAGE, DEVICE_OUTAGE, *inhibits)
         self.inhibitors = tuple(sorted({rule for one in self.inhibits for rule in one.by}))
         self._everybody = Plan(EVERYBODY, tuple(self.severity_min), self._us(None), 0, (), ())
 

@@ -32,6 +32,8 @@ FAULTS_ZH: Final = {
     "dead": "失联",
     "stuck": "读数卡滞",
     "outage": "网关失联",
+    "device_outage": "设备失联",
+    "video": "画面异常",
     "spike": "读数尖刺",
     "drift": "读数漂移",
     "device": "设备自报故障",
@@ -40,6 +42,8 @@ FAULTS_EN: Final = {
     "dead": "No data",
     "stuck": "Stuck",
     "outage": "Gateway out",
+    "device_outage": "Device out",
+    "video": "Picture at fault",
     "spike": "Spikes",
     "drift": "Drift",
     "device": "Device reports a fault",
@@ -258,7 +262,7 @@ def _fault_zh(event: AlertEvent) -> str:
     subject = event.subject
     if event.words_zh:
         return clipped(event.words_zh)
-    if event.rule == "outage":
+    if event.rule in ("outage", "device_outage"):
         return f"{event.value:g} 个点无数据" + _members(event, ":", "、", " 等")
     if event.rule == "dead":
         return f"已 {_span_zh(event.at - event.onset)}无数据"
@@ -271,7 +275,7 @@ def _fault_en(event: AlertEvent) -> str:
     subject = event.subject
     if event.words_en:
         return clipped(event.words_en)
-    if event.rule == "outage":
+    if event.rule in ("outage", "device_outage"):
         return f"{event.value:g} points without data" + _members(event, ": ", ", ", " …")
     if event.rule == "dead":
         return f"silent for {_span_en(event.at - event.onset)}"

@@ -49,6 +49,7 @@ class RowRule:
     unit, title_zh, title_en   of ``value``, for messages: "mm", "1小时雨量", "rain in 1 h"
     loop      the same as ``judge`` as one compiled loop over the rows, where numba is there; None where it leaves these
               rows, and the state as it was, to ``judge``
+    alert_class  "event" the city, "fault" our view of it
     """
 
     name: str
@@ -59,6 +60,7 @@ class RowRule:
     title_zh: str = ""
     title_en: str = ""
     loop: Callable[[Rows, Arrays, Arrays], Assessed | None] | None = None
+    alert_class: str = "event"
 
     def fastest(self, rows: Rows, limits: Arrays, state: Arrays) -> Assessed:
         """``loop`` where it can run compiled and takes the rows, else ``judge``."""

@@ -16,7 +16,7 @@ ZONES = frozenset(entry["name"] for entry in entries("noise", "zone"))
 POLLUTANTS = frozenset(entry["pollutant"] for entry in entries("air", "iaqi"))
 INDICATORS = frozenset(entry["name"] for entry in entries("water", "indicator"))
 
-SIGNS = frozenset({"level", "rain", "rise", "noise", "air", "water", "dust", "rain_sum", "rising"})
+SIGNS = frozenset({"level", "rain", "rise", "noise", "air", "water", "dust", "video", "rain_sum", "rising"})
 """What a compound rule may count: the rules of single points, and two signs of its own."""
 
 
@@ -155,6 +155,16 @@ class DustSettings(Settings):
     """The same of the site's mean less the district's. Ours, no standard's."""
 
 
+class VideoSettings(Settings):
+    """[rules.video]: channels of cameras, of which nothing is received but that they live."""
+
+    kinds: dict[str, float] = Field(default_factory=lambda: {"video": 1.0})
+    """Kinds and their fault line: 0 and below is offline, up to the line a bad picture, above it is well. 1.0 for a
+    state of 0, 1, 2; for a frame rate the least that can be watched."""
+    back_s: float = Field(120.0, ge=0)
+    """A channel that was out is back after this long without a gap: one that comes and goes is one alert."""
+
+
 class ArealSettings(Settings):
     """[rules.areal]: rain over a district."""
 
@@ -272,6 +282,7 @@ class RuleSettings(Settings):
     air: AirSettings = AirSettings()
     water: WaterSettings = WaterSettings()
     dust: DustSettings = DustSettings()
+    video: VideoSettings = VideoSettings()
     areal: ArealSettings = ArealSettings()
     compound: list[CompoundSettings] = Field(default_factory=list)
     point: dict[str, PointRules] = Field(default_factory=dict)

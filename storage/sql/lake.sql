@@ -474,6 +474,27 @@ LEFT JOIN (SELECT point, CAST(sum("count") AS BIGINT) AS received, CAST(sum(good
            GROUP BY point) r USING (point)
 WHERE NOT p.retired;
 
+-- How much of the time points of a kind said that they live, by district and source: cameras, whose value 0 is offline
+-- (a state of 0, 1, 2, or a frame rate). A reading above 0 stands for its point's interval; a point counts as online at most
+-- all the time. Points without an interval are left out. online_now: of the points, those whose last word is younger than
+-- five intervals and above 0. FROM online_rate('video', now() - INTERVAL 1 DAY, now());
+CREATE OR REPLACE MACRO online_rate(kind, since, until) AS TABLE
+WITH wanted AS (
+    SELECT p.* FROM points p WHERE p.kind = kind AND NOT p.retired AND p.interval_s > 0
+), alive AS (
+    SELECT r.point, count(*) FILTER (r.value > 0) AS online, count(*) FILTER (r.value > 0 AND r.value <= 1) AS bad
+    FROM yuzui_between(getvariable('yuzui').plain, since, until) r SEMI JOIN wanted USING (point)
+    GROUP BY r.point
+)
+SELECT p.district, p.source, count(*) AS points,
+       avg(least(1, coalesce(a.online, 0) * p.interval_s / (epoch(CAST(until AS TIMESTAMPTZ)) - epoch(CAST(since AS TIMESTAMPTZ)))))
+           AS online_rate,
+       count(*) FILTER (l.value > 0 AND l."time" > CAST(until AS TIMESTAMPTZ) - to_milliseconds(CAST(p.interval_s * 5000 AS BIGINT)))
+           AS online_now,
+       coalesce(sum(a.bad), 0) / nullif(sum(a.online), 0) AS bad_picture_share
+FROM wanted p LEFT JOIN alive a USING (point) LEFT JOIN latest l USING (point)
+GROUP BY p.district, p.source ORDER BY p.district, p.source;
+
 -- Spans in which a point stood at or above a limit, reading after reading. which: a kind, a point, or a list of either.
 -- Readings that failed or have no value are passed over. until_time is the last reading of the span.
 -- FROM exceedances('waterlogging', 25, now() - INTERVAL 1 DAY, now());

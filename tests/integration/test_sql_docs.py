@@ -52,9 +52,9 @@ EMPTY_HERE = ("quarantine", "late_by_source", "alerts")
 def lake(root: Path) -> None:
     """Thirty hours up to now of a reading every ten minutes; the hours that are over are compacted."""
     table = registry(POINTS)
-    kinds = ["waterlogging", "rain_gauge", "pm25"]
+    kinds = ["waterlogging", "rain_gauge", "pm25", "video"]
     columns: dict[str, list[Any]] = {
-        "kind": [kinds[p % 3] for p in range(POINTS)],
+        "kind": [kinds[p % 4] for p in range(POINTS)],
         "lon": [104.06 + p * 1e-4 for p in range(POINTS)],
         "lat": [30.66] * POINTS,
         "interval_s": [600.0] * POINTS,

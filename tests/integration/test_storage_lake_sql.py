@@ -43,6 +43,7 @@ VIEWS = (
     "event_log",
     "appeals_by('2026-01-01', '2026-01-02')",
     "findings_by_project()",
+    "online_rate('video', '2026-01-01', '2026-01-02')",
     "service_visits('2026-01-01', '2026-01-02')",
     "late_by_source",
     "rollup_1m",

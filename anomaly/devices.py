@@ -1,0 +1,121 @@
+"""Devices that are out: a pole whose cameras, a station whose sensors fall silent together. Between point and gateway.
+
+Owns which devices are judged and which are out. What counts as silence is anomaly.presence's, the comparison
+anomaly.checks.absence's. A gateway that is out is the fault of its devices too, so gateways are judged first.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import dataclass
+from typing import Any, Final
+
+import numpy as np
+
+from anomaly.checks import absence
+from anomaly.checks.rows import NO_TIME
+from storage.batch import I32, I64, Bool
+from storage.points import PointTable
+
+FIELDS: Final = ("back_at", "out_since")
+
+
+@dataclass(slots=True)
+class DevicesOut:
+    """What one TICK found of devices; number 0 stands for no device and is never out.
+
+    began, ended  bool[devices]: out since, until, this TICK
+    excused       bool[points]: the device is the fault, or it is not decided yet whose fault it is
+    out_points    int64[devices]: dead points of each
+    last_word     int64[devices]: newest event time, µs
+    """
+
+    began: Bool
+    ended: Bool
+    excused: Bool
+    out_points: I64
+    last_word: I64
+
+
+class Devices:
+    """Devices with at least ``points_min`` points that can be dead; the others are judged point by point.
+
+    of       int32[points]: the number of each point's device, 0 for none
+    back_at  int64[devices]: when it was last back, µs; silence of its points is counted from there
+    """
+
+    def __init__(self, points: PointTable, expects: Bool, points_min: int) -> None:
+        members: dict[tuple[int, str], list[int]] = {}
+        source = points.source.tolist()
+        for number in np.flatnonzero(expects).tolist():
+            if name := points.device_id[number]:
+                members.setdefault((source[number], name), []).append(number)
+        large = [(key, those) for key, those in members.items() if len(those) >= points_min]
+        self.names = [""] + [name for (_, name), _ in large]
+        twice = {name for name, count in Counter(self.names).items() if count > 1}
+        for code, ((number, name), _) in enumerate(large, start=1):
+            # An alert's identity hangs on the name.
+            if name in twice:
+                self.names[code] = f"{points.sources[number]}/{name}"
+        self.numbers = {name: code for code, name in enumerate(self.names)}
+        self.of: I32 = np.zeros(len(points), np.int32)
+        for code, (_, those) in enumerate(large, start=1):
+            self.of[those] = code
+        self.back_at = np.full(len(self.names), NO_TIME, np.int64)
+        self.out_since = np.full(len(self.names), NO_TIME, np.int64)
+
+    def judge(
+        self,
+        silences: absence.Silences,
+        heard: I64,
+        steady: Bool,
+        excused: Bool,
+        now: int,
+        share: float,
+        least: int,
+    ) -> DevicesOut:
+        """Who is out at ``now``.
+
+        silences  of the points, by gateway
+        heard     int64[points]: newest event time
+        steady    bool[points]: heard for long enough to count as back
+        excused   bool[points]: its gateway is the fault, or may be
+        """
+        of, n = self.of, len(self.names)
+        expected = silences.expected & (of > 0)
+        quiet = np.full(n, np.iinfo(np.int64).max)
+        np.minimum.at(quiet, of[expected], silences.silent_us[expected])
+        own = absence.Silences(expected, silences.silent_us, quiet[of], silences.after_us, of, n)
+        is_dead = absence.dead(own)
+        held = np.zeros(n, np.bool_)
+        held[of[is_dead & excused]] = True
+        was_out = self.out_since != NO_TIME
+        last_word = np.full(n, NO_TIME, np.int64)
+        np.maximum.at(last_word, of[expected], heard[expected])
+        came = expected & steady & (heard > self.out_since[of])
+        count = np.bincount(of[expected], minlength=n)
+        missing = count - np.bincount(of[came], minlength=n)
+        ended = was_out & ((missing < share * count) | (count == 0))
+        began = absence.gateways_out(own, share, least) & ~was_out & ~held
+        began[0] = ended[0] = False
+        self.back_at[ended] = now
+        self.out_since[ended] = NO_TIME
+        self.out_since[began] = last_word[began]
+        out = (was_out & ~ended) | began | ended
+        out_points = np.bincount(of[is_dead], minlength=n).astype(np.int64)
+        return DevicesOut(began, ended, out[of] | absence.undecided(own), out_points, last_word)
+
+    def snapshot(self) -> list[list[Any]]:
+        """JSON-able, by name."""
+        return [
+            [name, *(int(getattr(self, field)[i]) for field in FIELDS)]
+            for i, name in enumerate(self.names)
+            if self.back_at[i] != NO_TIME or self.out_since[i] != NO_TIME
+        ]
+
+    def restore(self, saved: list[list[Any]]) -> None:
+        """Take over what ``snapshot`` gave; devices that are gone are forgotten."""
+        for name, *values in saved:
+            if name in self.numbers:
+                for field, value in zip(FIELDS, values, strict=True):
+                    getattr(self, field)[self.numbers[name]] = value

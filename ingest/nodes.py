@@ -26,7 +26,8 @@ Publish = Callable[[str, bytes], bool]
 
 
 class Nodes:
-    """counts: asked, asks_held (too soon after the one before), asks_unheard (the peer takes no messages), left."""
+    """counts: nodes_asked, nodes_asks_held (too soon after the one before), nodes_asks_unheard (the peer takes no
+    messages), nodes_points_left."""
 
     def __init__(self) -> None:
         self.counts: Counter[str] = Counter()
@@ -52,19 +53,19 @@ class Nodes:
         """Send what must be asked of who was just heard; ``now`` s, monotonic."""
         for ask, gap_s in self._asks:
             if now - self._asked_at.get(ask.topic, -gap_s) < gap_s:
-                self.counts["asks_held"] += 1
+                self.counts["nodes_asks_held"] += 1
                 continue
             if len(self._asked_at) >= ASKED_KEPT_MAX:
                 self._asked_at.clear()
             self._asked_at[ask.topic] = now
-            self.counts["asked" if publish(ask.topic, ask.payload) else "asks_unheard"] += 1
+            self.counts["nodes_asked" if publish(ask.topic, ask.payload) else "nodes_asks_unheard"] += 1
         self._asks.clear()
 
     def take_left(self, points: PointTable, now_us: int) -> Control | None:
         """The record of who left since the last call."""
         if not self._left:
             return None
-        self.counts["left"] += len(self._left)
+        self.counts["nodes_points_left"] += len(self._left)
         left = sorted(points.point_id[point] for point in self._left)
         self._left.clear()
         return Control(LEFT, {"at": now_us, "points": left})

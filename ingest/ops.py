@@ -57,6 +57,16 @@ COUNTERS: dict[str, str] = {
     "station_noise": "pieces of their streams that were no frames",
     "station_answers": "answers sent to them after fsync",
     "station_answers_stale": "answers not sent because their station was gone",
+    "nodes_asked": "requests published to nodes for what only they can say, such as a Sparkplug BIRTH",
+    "nodes_asks_held": "requests not sent because the node was asked a moment ago",
+    "nodes_asks_unheard": "requests not sent because the peer takes no messages",
+    "nodes_points_left": "points whose device or node said farewell",
+    "sparkplug_births": "Sparkplug NBIRTH and DBIRTH heard",
+    "sparkplug_deaths": "Sparkplug NDEATH and DDEATH heard",
+    "sparkplug_deaths_stale": "wills of an earlier birth, which say nothing of now",
+    "sparkplug_seq_gaps": "gaps in the sequence numbers of Sparkplug nodes",
+    "sparkplug_data_before_birth": "Sparkplug messages before their node's BIRTH",
+    "sparkplug_historical": "Sparkplug readings marked as historical",
     "stale_receipts": "acknowledgements not sent because their connection was gone",
 }
 GAUGES: dict[str, str] = {

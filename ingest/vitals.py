@@ -89,6 +89,8 @@ class Vitals:
         now: dict[str, Any] = {
             **dict.fromkeys(COUNTERS, 0),
             **wire.messages.counts,
+            **wire.messages.nodes.counts,
+            **wire.codec_counts,
             **judge.total,
             **app.deliverer.counters,
             **app.poller.counters,

@@ -149,6 +149,15 @@ class Wire:
             return []
         return self.replays.turn(self._routes, self.messages, now, self._events_clock)
 
+    @property
+    def codec_counts(self) -> Counter[str]:
+        """What the codecs of all sources count for themselves, "CODEC_NAME"."""
+        found: Counter[str] = Counter()
+        for source in self._routes.sources.values():
+            for name, n in getattr(source.codec, "counts", {}).items():
+                found[f"{source.settings.codec}_{name}"] += n
+        return found
+
     def journal(self, record: Gap | Control) -> None:
         """Write a rare record: a gap, a deed."""
         self._submit([encode(record)], [])

@@ -262,6 +262,10 @@ def _age(us: int) -> str:
 
 def _all_inside(source: Source, times: list[int | None]) -> bool:
     """Whether all have a time and all stand in the window."""
+    first = times[0]
+    if first is not None and times.count(first) == len(times):
+        # Nearly every message has one time for all its readings.
+        return source.oldest_us <= first <= source.newest_us
     try:
         return source.oldest_us <= min(times) and max(times) <= source.newest_us  # type: ignore[type-var, operator]
     except TypeError:

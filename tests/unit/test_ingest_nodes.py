@@ -81,7 +81,7 @@ def test_a_node_is_asked_for_its_birth_at_most_once_in_a_while() -> None:
     for second in range(25):
         site.hear(*data, at=float(second))
     assert site.published == ["spBv1.0/plant/NCMD/n1"] * 3
-    assert site.decoder.nodes.counts == {"asked": 3, "asks_held": 22}
+    assert site.decoder.nodes.counts == {"nodes_asked": 3, "nodes_asks_held": 22}
     site.hear(*births, at=60.0)
     site.hear(*site.readings("s1"), at=90.0)
     assert len(site.published) == 4, "the sequence began anew while data went on: one gap"

@@ -47,7 +47,7 @@ def decode_by_codec(route: Route, message: Message, into: Columns) -> Outcome:
         untimed=stored.untimed,
         outside=stored.outside,
         retained_ignored=stored.retained_ignored,
-        refusals=list(_in_order(source, message, parsed.refusals, whole)),
+        refusals=list(_in_order(source, message, parsed.refusals, whole)) if parsed.refusals else [],
         whole=whole,
         events=events,
         answers=parsed.answers,

@@ -6,7 +6,7 @@ measurement. Knows nothing of payloads or topics.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Final
 
@@ -72,8 +72,8 @@ class Columns:
         self.point: list[int] = []
         self.time: list[int] = []
         self.value: list[float] = []
-        self.device_flag: dict[int, int] = {}
-        """Row to flag, only where a device said something: nearly never."""
+        self.device_flag = bytearray()
+        """As far as a device said something; rows behind its end have none."""
         self.arranging = arranging
         self.rows = Rows.room(0)
         self.filled = 0
@@ -91,7 +91,7 @@ class Columns:
     def add(self, point: int, time_us: int, value: float, device_flag: int) -> None:
         """One reading."""
         if device_flag:
-            self.device_flag[len(self.point)] = device_flag
+            self._flag((device_flag,))
         self.point.append(point)
         self.time.append(time_us)
         self.value.append(value)
@@ -101,11 +101,15 @@ class Columns:
     ) -> None:
         """Many readings; four lists of one length."""
         if any(device_flag):
-            row = len(self.point)
-            self.device_flag.update({row + i: flag for i, flag in enumerate(device_flag) if flag})
+            self._flag(device_flag)
         self.point.extend(point)
         self.time.extend(time_us)
         self.value.extend(value)
+
+    def _flag(self, flags: Sequence[int]) -> None:
+        """Flags of the rows that are added next."""
+        self.device_flag.extend(bytes(len(self.point) - len(self.device_flag)))
+        self.device_flag.extend(flags)
 
     def time_on_receipt(self, _point: int, _received_at_us: int) -> int:
         """For a reading that brings no time; ``take`` gives it one."""
@@ -147,8 +151,7 @@ class Columns:
                 rows.device_flag[taken].copy(),
             )
         flag = np.zeros(n, np.uint8)
-        for row, value in self.device_flag.items():
-            flag[row] = value
+        flag[: len(self.device_flag)] = self.device_flag
         batch = RawBatch(
             np.concatenate([rows.point[:filled], np.array(self.point, np.int32)]),
             np.concatenate([rows.time[:filled], np.array(self.time, np.int64)]),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import re
 import socket
 import struct
 import threading
@@ -20,7 +21,7 @@ from ingest.simulate.encoders.hj212 import Encoder as Hj212Encoder
 from ingest.simulate.encoders.sl651 import Encoder as Sl651Encoder
 from ingest.sourcesettings import SourceSettings
 from storage.flags import FAIL, GOOD
-from tests.engines import EngineProcess, free_port, until
+from tests.engines import ROOT, EngineProcess, free_port, run_yuzui, until
 
 SHANGHAI = ZoneInfo("Asia/Shanghai")
 STATIONS = 60
@@ -266,6 +267,29 @@ def test_peers_that_reset_before_their_answer_harm_nobody(site: Site) -> None:
     assert len(answers) == 3
 
 
+def test_the_file_that_the_page_on_protocols_shows_connects_a_device(site: Site) -> None:
+    page = (ROOT / "docs" / "protocols.md").read_text("utf-8")
+    [shown] = re.findall(r"```toml source\n(.*?)```", page, re.DOTALL)
+    site.ports["epb-air"] = free_port()
+    folder = site.engine.folder / "sources.d"
+    folder.mkdir()
+    (folder / "epb-air.toml").write_text(shown.replace("port = 2120", f"port = {site.ports['epb-air']}"))
+    reload(site)
+    device = "510100A8900016F000000001"
+    encoder = Hj212Encoder(SourceSettings(name="epb-air", codec="hj212"), SHANGHAI)
+    begin = second_us()
+    [(_, frame)] = encoder.messages([Sent(device, "a34004-Rtd", begin, 35.2, GOOD)])
+    answers: list[bytes] = []
+    with site.connect("epb-air") as peer:
+        peer.sendall(frame)
+        answers.append(peer.recv(4096))
+    assert b"CN=9014" in answers[0]
+    site.engine.until_lake(
+        f"SELECT name, kind, unit, value FROM readings WHERE point_id = '{device}-pm25'",
+        [("青羊站 pm25", "pm25", "ug/m3", 35.2)],
+    )
+
+
 def test_a_port_appears_with_a_reload_and_its_connections_go_with_its_source(site: Site) -> None:
     port = free_port()
     before = site.engine.config.read_text()
@@ -283,7 +307,5 @@ def test_a_port_appears_with_a_reload_and_its_connections_go_with_its_source(sit
 
 
 def reload(site: Site) -> None:
-    from tests.engines import run_yuzui
-
     done = run_yuzui("reload", "-c", str(site.engine.config))
     assert done.returncode == 0, done.stdout + done.stderr

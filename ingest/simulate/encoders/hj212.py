@@ -82,7 +82,8 @@ class Encoder:
                 flag, values = one.flag, {}
             values[suffix] = one.value
             factors[factor] = flag, values
-            used += 2 * len(factor) + len(suffix) + 30
+            used += len(factor) + len(suffix) + len(_number(one.value)) + 3
+            used += 0 if len(values) > 1 else len(factor) + len("-Flag=N;")
         yield _text(factors)
 
     def _frame(self, device: str, span: str, time_us: int, text: str) -> bytes:

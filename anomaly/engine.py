@@ -311,6 +311,29 @@ class Engine:
         """Points silent for too long, whoever is the fault; safe to ask from another thread."""
         return self._faults.points_dead
 
+    def video_online(self) -> dict[tuple[str, str], tuple[int, int]]:
+        """(source, district) to (channels online, channels), of points that the rule "video" watches.
+
+        Online: its last word was a picture, and it is not silent for too long. Safe to ask from another thread.
+        """
+        watched = np.flatnonzero(self.limits["video_point"] & self.limits["expects"])
+        if not len(watched):
+            return {}
+        place = self.state["video_point_place"][watched]
+        alive, seen = self.state["video_alive"][place], self.state["video_seen"][place]
+        online = (seen != NO_TIME) & (alive == seen) & ~self._faults.silent[watched]
+        districts = len(self.points.districts)
+        group = self.points.source[watched].astype(np.int64) * districts + self.points.district[watched]
+        of = np.bincount(group)
+        up = np.bincount(group[online], minlength=len(of))
+        return {
+            (self.points.sources[g // districts], self.points.districts[g % districts]): (
+                int(up[g]),
+                int(of[g]),
+            )
+            for g in np.flatnonzero(of).tolist()
+        }
+
     @property
     def speaks(self) -> Bool:
         """bool[points]: heard at some time and not silent for too long; safe to ask from another thread."""

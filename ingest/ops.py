@@ -102,6 +102,11 @@ LABELLED: dict[str, tuple[str, tuple[str, ...]]] = {
 }
 
 
+LABELLED_GAUGES: dict[str, tuple[str, tuple[str, ...]]] = {
+    "video_channels": ("channels of cameras by source and district", ("source", "district")),
+    "video_online": ("those of them that are online", ("source", "district")),
+}
+
 OF_SOURCE: dict[str, tuple[str, bool]] = {
     "received": ("readings received of a source, refused ones included", True),
     "stored": ("readings of a source on their way to the journal", True),
@@ -125,8 +130,9 @@ class _FromVitals(Collector):
         for key, text in GAUGES.items():
             if now.get(key) is not None:
                 yield GaugeMetricFamily(f"yuzui_{key}", text, value=float(now[key]))
-        for key, (text, labels) in LABELLED.items():
-            family = CounterMetricFamily(f"yuzui_{key}", text, labels=labels)
+        for key, (text, labels) in (LABELLED | LABELLED_GAUGES).items():
+            metric = GaugeMetricFamily if key in LABELLED_GAUGES else CounterMetricFamily
+            family = metric(f"yuzui_{key}", text, labels=labels)
             for label, value in now.get(key, {}).items():
                 family.add_metric(list(label) if isinstance(label, tuple) else [label], float(value))
             yield family
@@ -164,7 +170,7 @@ def ops_app(vitals: Callable[[], Vitals], sources: Callable[[], list[Vitals]] = 
 
     async def healthz(_: web.Request) -> web.Response:
         now = vitals()
-        for key in LABELLED:
+        for key in (*LABELLED, *LABELLED_GAUGES):
             now[key] = {"/".join(k) if isinstance(k, tuple) else k: v for k, v in now.get(key, {}).items()}
         body = orjson.dumps(now, default=str, option=orjson.OPT_INDENT_2 | orjson.OPT_NON_STR_KEYS)
         return web.Response(

@@ -119,6 +119,7 @@ class Vitals:
             "alerts_open": app.judge.engine.alerts_open,
             "points": len(app.points),
             "points_dead": app.judge.engine.points_dead,
+            **self._video(),
             "check_errors": app.judge.engine.counts["check_errors"],
             "hot_rows": app.tiers.hot_rows,
             "seals": app.tiers.seals,
@@ -152,6 +153,13 @@ class Vitals:
             now |= app.console.vitals()
         now["not_ready"] = self._not_ready(now)
         return now
+
+    def _video(self) -> dict[str, Any]:
+        found = self._app.judge.engine.video_online()
+        return {
+            "video_channels": {where: of for where, (_, of) in found.items()},
+            "video_online": {where: up for where, (up, _) in found.items()},
+        }
 
     def _not_ready(self, now: dict[str, Any]) -> list[str]:
         app = self._app

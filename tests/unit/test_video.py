@@ -135,6 +135,19 @@ def test_a_bad_picture_is_a_fault_of_its_own_by_state_or_frame_rate() -> None:
         assert city.events[0].alert_class == "fault"
 
 
+def test_how_many_are_online_is_counted_by_source_and_district() -> None:
+    table = poles(8, 1)
+    table.districts[:] = ["金牛区", "武侯区"]
+    table.district[4:] = 1
+    city = Cameras(table)
+    city.minute(0, well(8, _1=OFFLINE, _5=BAD))
+    assert city.engine.video_online() == {("flood", "金牛区"): (3, 4), ("flood", "武侯区"): (4, 4)}
+    for minute in range(1, 9):
+        city.minute(minute, dict.fromkeys(range(6), WELL))
+    assert city.engine.video_online() == {("flood", "金牛区"): (4, 4), ("flood", "武侯区"): (2, 4)}
+    assert Engine(point_table(3), {}, check_settings()).video_online() == {}
+
+
 def test_a_restart_in_an_outage_changes_nothing() -> None:
     whole, cut = Cameras(poles(40, 4)), Cameras(poles(40, 4))
     for minute in range(30):

@@ -14,7 +14,7 @@ import numpy.typing as npt
 from anomaly.live import Picture
 from console.display import Display
 from storage.batch import U8, Bool
-from storage.flags import FAIL, MISSING, SUSPECT
+from storage.flags import SUSPECT
 
 SEVERITIES: Final = 5
 SEVERITY: Final = 7
@@ -33,8 +33,6 @@ BELOW_FIRST: Final = 3.0
 last below the first."""
 
 _F32 = npt.NDArray[np.float32]
-_DOUBT = np.zeros(256, np.uint8)
-_DOUBT[[SUSPECT, FAIL, MISSING]] = DOUBTFUL
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,6 +70,7 @@ class Painter:
         n = len(points)
         self._video = np.zeros(n, np.bool_)
         self._video[display.number] = display.video
+        self._has_video = bool(display.video.any())
         self._shown = np.zeros(n, np.uint8)
         self._never = np.ones(n, np.bool_)
         self._room = np.empty(n)
@@ -87,15 +86,18 @@ class Painter:
             # Half a step is in the offset: cutting off is rounding.
             np.clip(room, LEVEL_LOW, LEVEL_HIGH, out=room)
             level = room.astype(np.uint8)
-        level[never] = 0
+        level *= ~never
         # Modulo 256 one comparison finds both directions; to and from 0 always moves.
         moved = (level - before + np.uint8(1)) > LEVEL_STEP
         moved |= never != self._never
         np.copyto(before, level, where=moved)
         self._never = never
-        state = picture.severity | _DOUBT[picture.flag]
-        dark = self._video & (picture.value == 0.0)
-        state |= (picture.silent | dark).view(np.uint8) << np.uint8(3)
+        # Of the QARTOD flags the doubtful ones are the greatest; 0 is none yet.
+        state = picture.severity | (picture.flag >= SUSPECT).view(np.uint8) << np.uint8(4)
+        offline = picture.silent
+        if self._has_video:
+            offline = offline | (self._video & (picture.value == 0.0))
+        state |= offline.view(np.uint8) << np.uint8(3)
         state |= never.view(np.uint8) << np.uint8(6)
         state |= picture.fault.view(np.uint8) << np.uint8(7)
         if taken is not None:

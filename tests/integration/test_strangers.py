@@ -65,7 +65,7 @@ POINTS = {
     "cbor": ["cb-level", "cb-rain"],
     "influx": ["inf-level", "inf-rain", "inf-wet"],
     "json": ["js-level", "js-rain", "pub-level", "pub-rain"],
-    "csv": ["c1-level", "c2-level"],
+    "csv": ["lg1-level", "lg2-level"],
     "plant": ["p1-level", "p1-rain", "p1-wet", "p1-count"],
 }
 
@@ -160,7 +160,7 @@ def test_the_influxdb_client(engine: EngineProcess, broker: Mosquitto) -> None:
 def test_mosquitto_pub(engine: EngineProcess, broker: Mosquitto, tmp_path: Path) -> None:
     at = now_ms()
     table = tmp_path / "table.csv"
-    table.write_text(f"station,at,level\nc1,{at},1.5\nc2,{at},\n")
+    table.write_text(f"station,at,level\nlg1,{at},1.5\nlg2,{at},\n")
     body = json.dumps({"ts": at, "m": {"level": 2.5, "rain": 12}})
     for port, arguments in (
         (broker.port, ["-t", "spk/csv", "-f", str(table)]),
@@ -171,7 +171,7 @@ def test_mosquitto_pub(engine: EngineProcess, broker: Mosquitto, tmp_path: Path)
             check=True, timeout=30,
         )  # fmt: skip
     engine.until_lake(rows_of("pub-%"), [("pub-level", at, 2.5), ("pub-rain", at, 6.0)])
-    engine.until_lake(rows_of("c_-%"), [("c1-level", at, 1.5), ("c2-level", at, None)])
+    engine.until_lake(rows_of("lg%"), [("lg1-level", at, 1.5), ("lg2-level", at, None)])
 
 
 @needs_node

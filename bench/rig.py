@@ -94,6 +94,7 @@ def _until_listening(process: subprocess.Popen[bytes], port: int) -> None:
 class Rig:
     """Everything of one case, up and ready, after ``__enter__``. The folder is emptied first.
 
+    case            whose load is next; another of the same shape may take its place
     engine, broker  Family of each; ``broker`` None without one
     """
 
@@ -219,7 +220,7 @@ class Rig:
         return max(1, case.readings_max // case.points) if case.readings_max and not case.rate else 0
 
     def load(self, *, past: bool = False) -> Child:
-        """A generator, connected and waiting for ``go``; with ``past`` that of the hour before."""
+        """A generator, about to connect and wait for ``go``; with ``past`` that of the hour before."""
         case = self.case
         plan = LoadPlan(
             host=self.host,
@@ -235,14 +236,12 @@ class Rig:
             mqtt5_share=case.mqtt5_share,
             inflight_max=max(1, min(65_535, case.inflight // case.connections)),
             leave_out=PULSE + "," + CLOCK,
-            counts_file=str(self.folder / ("past.npz" if past else "load.npz")),
+            counts_file=str(self.folder / ("past.npz" if past else f"load-{case.name}.npz")),
             ahead_ms=-3_600_000 if past else 0,
             rounds_max=self._rounds(past),
             client_prefix="past" if past else "load",
         )
-        child = self._child("bench.load.generator", plan.to_json(), "generator")
-        child.until_ready(CHILD_S_MAX)
-        return child
+        return self._child("bench.load.generator", plan.to_json(), "generator")
 
     def count_instructions(self) -> Callable[[], int | None]:
         """Begin to count what the engine's processes execute; call what comes back to end it: instructions so far.
@@ -288,24 +287,20 @@ class Rig:
         self._stack.callback(self._spy.wait)
 
     def pulse(self) -> Child:
-        """The pulse, connected and waiting for ``go``."""
+        """The pulse, about to connect and wait for ``go``."""
         options = PulseOptions(
             host=self.host,
             port=self.port,
             points=self.case.pulses,
             alerts_per_s=self.case.alerts_per_s,
-            counts_file=str(self.folder / "pulse.npz"),
+            counts_file=str(self.folder / f"pulse-{self.case.name}.npz"),
         )
-        child = self._child("bench.load.pulse", json.dumps(asdict(options)))
-        child.until_ready(CHILD_S_MAX)
-        return child
+        return self._child("bench.load.pulse", json.dumps(asdict(options)))
 
     def query_watch(self) -> Child:
         """Looks at the lake as it grows."""
         options = {"data_dir": str(self.data), "points": self.case.pulses}
-        child = self._child("bench.load.query_watch", json.dumps(options))
-        child.until_ready(CHILD_S_MAX)
-        return child
+        return self._child("bench.load.query_watch", json.dumps(options))
 
     def journal_watch(self, points: list[int]) -> Child:
         """Follows the journal from its end."""
@@ -314,6 +309,4 @@ class Rig:
             "from_seq": self.vitals()["journal_seq"] + 1,
             "points": points,
         }
-        child = self._child("bench.load.journal_watch", json.dumps(options))
-        child.until_ready(CHILD_S_MAX)
-        return child
+        return self._child("bench.load.journal_watch", json.dumps(options))

@@ -13,7 +13,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Final
@@ -23,7 +23,7 @@ from rich.console import Console
 
 from bench import markdown, tables
 from bench.case import CASES, Case, CaseFault, all_cases
-from bench.end_to_end import SCRATCH, measure, summary
+from bench.end_to_end import SCRATCH, measure, measure_together, summary
 from bench.generator_alone import measure_generator
 from bench.peers import CLIENTS, measure_peer
 from bench.rig import CannotMeasure, mosquitto
@@ -35,7 +35,8 @@ QUICK_LAST_S: Final = 34.0
 """A quick run begins nothing new after this long."""
 PEER_S: Final = (10.0, 1.5)
 GENERATOR_S: Final = (5.0, 1.0)
-PARTS: Final = ("generator", "peers", "cases", "kernels")
+TABLE_CHARS: Final = 130
+"""Width of the table where nobody says how wide the terminal is."""
 
 
 class Run:
@@ -49,17 +50,22 @@ class Run:
         self.skipped: list[str] = []
         self.failed: list[str] = []
 
+    @property
+    def elapsed_s(self) -> float:
+        """Since it began."""
+        return time.monotonic() - self.began
+
     def say(self, text: str) -> None:
         """To people."""
         click.echo(text, err=True)
 
     def step(self, name: str, what: Callable[[], Any]) -> None:
         """Measure one thing; a fault is said and the others go on."""
-        if self.quick and time.monotonic() - self.began > QUICK_LAST_S:
+        if self.quick and self.elapsed_s > QUICK_LAST_S:
             self.skipped.append(name)
             self.say(f"{name}: skipped, a quick run ends within {QUICK_S:g} s")
             return
-        self.say(f"[{time.monotonic() - self.began:5.0f} s] {name}")
+        self.say(f"[{self.elapsed_s:5.0f} s] {name}")
         try:
             measured = what()
         except (CannotMeasure, ChildDiedError, OSError) as fault:
@@ -85,6 +91,15 @@ def _case(run: Run, case: Case) -> dict[str, Any]:
     result = measure(case, run.folder / "case", run.folder, run.say)
     run.say("  " + summary(result))
     return asdict(result)
+
+
+def _together(run: Run, cases: list[Case]) -> None:
+    """Cases of a quick run that can share an engine do: starting one takes as long as measuring."""
+    say = run.say
+    say(f"[{run.elapsed_s:5.0f} s] {', '.join(case.name for case in cases)}, on one engine")
+    for result in measure_together(cases, run.folder / "case", run.folder, say):
+        say(f"  {result.name}: {summary(result)}")
+        run.results[result.name] = asdict(result)
 
 
 def _peer(run: Run, name: str, seconds: float) -> dict[str, Any]:
@@ -162,9 +177,9 @@ def main(quick: bool, only: str, only_tables: bool, only_list: bool, folder: Pat
         (RESULTS / "end-to-end-quick.json").write_text(
             json.dumps(results, ensure_ascii=False) + "\n", encoding="utf-8"
         )
-    Console(stderr=True).print(tables.for_people(results))
+    Console(stderr=True, width=None if sys.stderr.isatty() else TABLE_CHARS).print(tables.for_people(results))
     headline = tables.headline(results) | {
-        "quick": quick, "seconds": round(time.monotonic() - run.began, 1), "skipped": run.skipped, "failed": run.failed,
+        "quick": quick, "seconds": round(run.elapsed_s, 1), "skipped": run.skipped, "failed": run.failed,
     }  # fmt: skip
     _warn(run, results)
     click.echo(json.dumps(headline, ensure_ascii=False))
@@ -180,13 +195,15 @@ def _measure_all(run: Run, cases: list[Case], only: list[str]) -> None:
     if not broker:
         run.say("mosquitto is not installed: cases through it and the baselines are left out")
     long = not run.quick
-    chosen = [c for c in cases if wanted("cases", c.name) and (long or c.quick_seconds)]
-    for case in chosen:
+    if run.quick:
+        _quick(run, [c.quick() for c in cases if wanted("cases", c.name) and c.quick_seconds])
+    for case in cases if long else ():
+        if not wanted("cases", case.name):
+            continue
         if case.through == "mosquitto" and not broker:
             run.skipped.append(case.name)
             continue
-        one = case if long else case.quick()
-        run.step(case.name, lambda one=one: _case(run, one))
+        run.step(case.name, lambda case=case: _case(run, case))
     for name in CLIENTS if broker else ():
         if wanted("peers", f"peer-{name}"):
             run.step(f"peer-{name}", lambda name=name: _peer(run, name, PEER_S[run.quick]))
@@ -194,6 +211,23 @@ def _measure_all(run: Run, cases: list[Case], only: list[str]) -> None:
         run.step("generator", lambda: _generator(run, GENERATOR_S[run.quick]))
     if wanted("kernels") and long:
         run.step("kernels", lambda: _kernels(run))
+
+
+def _quick(run: Run, cases: list[Case]) -> None:
+    """Those through the listener on one engine, then those through mosquitto."""
+    for through in ("listener", "mosquitto"):
+        some = [case for case in cases if case.through == through]
+        if not some or (through == "mosquitto" and mosquitto() is None):
+            run.skipped += [case.name for case in some]
+        elif run.elapsed_s > QUICK_LAST_S:
+            run.skipped += [case.name for case in some]
+            run.say(f"{through}: skipped, a quick run ends within {QUICK_S:g} s")
+        else:
+            try:
+                _together(run, [*(replace(case, compact=False) for case in some[:-1]), some[-1]])
+            except (CannotMeasure, ChildDiedError, OSError) as fault:
+                run.failed += [case.name for case in some]
+                run.say(f"  FAILED: {fault}")
 
 
 def _warn(run: Run, results: dict[str, Any]) -> None:

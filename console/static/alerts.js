@@ -60,7 +60,7 @@ export function createAlerts(app) {
     if (g.members > 1) tags.push(h("span.tag", {}, t("open", count(g.open), count(g.members))));
     c.tags.replaceChildren(...tags);
     c.ack.hidden = g.acked || !g.told;
-    c.ack.disabled = c.mute.disabled = !app.mayAct();
+    c.ack.disabled = c.mute.disabled = !app.mayAct() && !app.user.anonymous; // nobody yet: pressing asks for a login
     c.mute.hidden = !!g.silenced;
     c.node.className = `alert s${g.severity}${quiet(g) ? " calm" : ""}${chosen === g.id ? " chosen" : ""}`;
     age(c);
@@ -70,7 +70,7 @@ export function createAlerts(app) {
   function brief(g) {
     const parts = pick({ zh: g.summary_zh, en: g.summary_en }).split(" | ");
     if (parts.length > 1 && !parts[0].includes("【")) parts.shift();
-    if (g.district && parts[0].startsWith(`${g.district} `)) parts[0] = parts[0].slice(g.district.length + 1);
+    if (g.district && parts[0].startsWith(g.district)) parts[0] = parts[0].slice(g.district.length).trimStart();
     return parts.join(" | ");
   }
 

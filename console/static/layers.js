@@ -11,6 +11,7 @@ const GROUPS = {
   flood: ["防汛", "Flood control"], env: ["环保", "Environment"], urban: ["城管", "Urban management"], emergency: ["应急", "Emergency"], food: ["食品安全", "Food safety"],
   traffic: ["交通", "Traffic"], video: ["视频", "Video"], tourism: ["旅游", "Tourism"], education: ["教育", "Education"], medical: ["医疗", "Medical"], project: ["重点项目", "Projects"], appeals: ["诉求", "Appeals"],
 };
+const rank = (id) => { const at = Object.keys(GROUPS).indexOf(String(id).split("-").at(-1)); return at < 0 ? 99 : at; };
 export function groupName(id) {
   const known = GROUPS[String(id).split("-").at(-1)];
   return known ? pick({ zh: known[0], en: known[1] }) : id;
@@ -46,7 +47,7 @@ export function createLayers(app) {
     rows = [];
     groups = [];
     const all = (on) => h("button.chip", { type: "button", onclick: () => app.showKinds(city.kinds.map((_, k) => k), on) }, t(on ? "all" : "noneShown"));
-    const list = h("div.scroll", { tabindex: 0, role: "group", "aria-label": t("layers") }, [...byGroup].map(([group, kinds]) => {
+    const list = h("div.scroll", { tabindex: 0, role: "group", "aria-label": t("layers") }, [...byGroup].sort((a, b) => rank(a[0]) - rank(b[0])).map(([group, kinds]) => {
       const total = h("span.num"), box = h("input", { type: "checkbox", onchange: () => app.showKinds(kinds, box.checked) });
       groups.push({ box, total, kinds });
       return h("div.group", {}, h("div.group-head", {}, h("label", {}, box, h("span.cut", {}, groupName(group))), total), kinds.map((k) => row(k)));

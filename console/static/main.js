@@ -167,6 +167,10 @@ Object.assign(app, {
   onlyAbnormal() { const on = +!app.city.classShown[1]; app.city.classShown[0] = app.city.classShown[1] = on; showAgain(); },
   light(i) { if (app.litDistrict !== i) { app.litDistrict = i; app.map.redraw(); } },
   goDistrict(i) { app.chosenDistrict = i === app.chosenDistrict ? -1 : i; app.map.goDistrict(app.chosenDistrict); app.alertList.draw(true); app.districts.draw(); },
+  pointerAt(x, y) { // canvas pixels: the place under the hand
+    const { view } = app.camera, at = app.city.toDegrees(view.x + (x - $("city").width / 2) / view.scale, view.y + (y - $("city").height / 2) / view.scale);
+    if (app.facts) say(app.facts.at, `${at.lon.toFixed(4)}°E  ${at.lat.toFixed(4)}°N`);
+  },
   goPoint(i) { app.map.goPoint(i); },
   openPoint(i, go) { if (go) app.map.goPoint(i); app.drawer.show(i); },
   chosePoint(p) { app.map.mark(p ? p.index : -1); app.map.remember(); },
@@ -185,9 +189,9 @@ app.logIn = () => logIn(false);
 function drawFacts() {
   const { city } = app, facts = $("facts");
   if (!facts.firstChild) {
-    app.facts = { time: h("b"), pos: h("b"), shown: h("b"), at: h("b"), zoom: h("b") };
+    app.facts = { time: h("b"), pos: h("b"), shown: h("b"), at: h("b") };
     const fact = (word, node) => h("span", {}, t(word), " ", node);
-    facts.replaceChildren(fact("dataTime", app.facts.time), fact("position", app.facts.pos), fact("inView", app.facts.shown), h("span.end", {}, app.facts.at, app.facts.zoom));
+    facts.replaceChildren(fact("dataTime", app.facts.time), fact("position", app.facts.pos), fact("inView", app.facts.shown), h("span.end", {}, app.facts.at));
   }
   say(app.facts.time, clock(city.time));
   say(app.facts.pos, count(city.pos));

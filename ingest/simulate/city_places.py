@@ -90,7 +90,9 @@ def apportion(count: int, weight: F64) -> I64:
 def spot(districts: list[District], district: I64, rng: np.random.Generator) -> tuple[F64, F64]:
     """(lon, lat) of a device in each given district: dense in its middle. float64 [len(district)]."""
     spread = np.array([d.spread_km for d in districts])[district] / KM_PER_DEGREE
-    east, north = np.clip(rng.standard_normal((2, len(district))), -SPREAD_MAX, SPREAD_MAX) * 0.6
+    off = rng.standard_normal((2, len(district)))
+    far = np.maximum(np.hypot(*off) / SPREAD_MAX, 1.0)
+    east, north = off / far**4 * 0.6  # who would lie outside is folded back in: no edge is seen on a map
     lat = np.array([d.lat for d in districts])[district] + north * spread
     lon = np.array([d.lon for d in districts])[district] + east * spread / np.cos(np.radians(lat))
     return lon, lat

@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator
 from typing import ClassVar, Final
 from zoneinfo import ZoneInfo
 
-from ingest.codecs.base import Parsed
+from ingest.codecs.base import Key, Parsed
 from ingest.codecs.bounded import Bounded
 from ingest.codecs.checksums import crc_modbus
 from ingest.codecs.clocktime import ClockTimes, field_zone
@@ -32,6 +32,8 @@ REPORTS: Final = frozenset({0x30, 0x31, 0x32, 0x33, 0x34})
 """Test, uniform period, timed, added, hourly: confirmed when they are on disk."""
 INQUIRED: Final = frozenset({0x37, 0x38, 0x3A})
 """What a station says when somebody asked it: readings all the same, not confirmed."""
+KEYS_MAX: Final = 4_000
+"""Lists of elements remembered, a few a station."""
 OPEN_MAX: Final = 1_000
 """Reports in several packets under way at once for a source."""
 FIVE_MINUTES_US: Final = 300_000_000
@@ -60,6 +62,7 @@ class Sl651:
         self._readings_max = settings.readings_per_message_max
         self._bytes_max = settings.message_bytes_max
         self._times = ClockTimes(field_zone(settings, zone))
+        self._keys: Bounded[tuple[Key, ...], list[Key]] = Bounded(KEYS_MAX)
         self._open: Bounded[bytes, dict[int, bytes]] = Bounded(OPEN_MAX)
         """Bodies of packets, by the head they have in common; a report is read when all are here."""
 
@@ -137,6 +140,13 @@ class Sl651:
             if body is None:
                 return Parsed()
         parsed = Report(frame[3:8], self._times, self._own.series, self._readings_max).read(body)
+        # The same list again for the same elements: the binding need not look at it twice.
+        elements = tuple(parsed.keys)
+        known = self._keys.get(elements)
+        if known is None:
+            self._keys[elements] = parsed.keys
+        else:
+            parsed.keys = known
         if function in REPORTS and self._own.answer:
             parsed.answers.append(self._answer(frame, body[:8]))
         return parsed
@@ -148,11 +158,9 @@ class Sl651:
         total, number = body[0] << 4 | body[1] >> 4, (body[1] & 0x0F) << 8 | body[2]
         if not 1 <= number <= total:
             raise Refused("bad_frame", f"packet {number} of {total}")
-        parts = self._open.setdefault(head, {})
-        if len(self._open) > OPEN_MAX:
-            self._open.clear()
-        if number == 1:
-            parts.clear()  # the station begins anew
+        parts = self._open.get(head)
+        if parts is None or number == 1:  # with the first the station begins anew
+            parts = {}
         parts[number] = body[3:]
         self._open[head] = parts
         if sum(map(len, parts.values())) > self._bytes_max:

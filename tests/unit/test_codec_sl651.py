@@ -17,7 +17,7 @@ import pytest
 
 from ingest.codecs.base import Parsed
 from ingest.codecs.checksums import crc_modbus
-from ingest.codecs.sl651 import Sl651
+from ingest.codecs.sl651 import OPEN_MAX, Sl651
 from ingest.decode.refused import Refused
 from ingest.sourcesettings import SourceSettings
 from storage.flags import DEVICE_SILENT, MISSING
@@ -230,7 +230,7 @@ def test_a_report_in_packets_is_read_when_the_last_one_is_here() -> None:
         frame(f"0030{n + 1:02X}{piece.hex()}", start="16", end="03" if n == 2 else "17")
         for n, piece in enumerate(pieces)
     ]
-    for packet in (packets[0], packets[0], packets[2]):
+    for packet in (packets[2], packets[0], packets[0], packets[2]):
         waiting = speaker.parse("", packet)
         assert (len(waiting), waiting.answers) == (0, [])
     whole = speaker.parse("", packets[1])
@@ -292,3 +292,20 @@ def test_whatever_stands_in_a_frame_with_the_right_checksum_is_read_or_refused()
     assert became["read"] > 1000
     assert became["bad_crc"] == 0
     assert len(became) > 3
+
+
+def test_reports_that_are_never_finished_do_not_fill_memory() -> None:
+    speaker = codec()
+    for number in range(2 * OPEN_MAX):
+        packet = bytearray(frame("003001" + "00" * 8, start="16", end="17"))
+        packet[3:8] = bytes.fromhex(f"{number:010d}")
+        packet[-2:] = crc_modbus(bytes(packet[:-2])).to_bytes(2, "big")
+        assert len(speaker.parse("", bytes(packet))) == 0
+    assert len(speaker._open) <= OPEN_MAX
+
+
+def test_the_same_elements_of_a_station_are_the_same_list() -> None:
+    speaker = codec()
+    first, second = speaker.parse("", raw(TIMED)), speaker.parse("", raw(TIMED))
+    assert first.keys is second.keys
+    assert len(first.keys) == len(first.values) == 4

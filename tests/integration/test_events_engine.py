@@ -121,10 +121,12 @@ def spoken() -> list[Spoken]:
 
 @pytest.fixture
 def engine(tmp_path: Path) -> Iterator[EngineProcess]:
-    running = EngineProcess(tmp_path, config(tmp_path)).start()
-    yield running
-    if running.running:
-        running.kill()
+    running = EngineProcess(tmp_path, config(tmp_path))
+    try:
+        yield running.start()
+    finally:
+        if running.running:
+            running.kill()
 
 
 def test_every_step_is_in_the_lake_once_whoever_is_killed_and_no_number_is_on_the_disk(

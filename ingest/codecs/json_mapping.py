@@ -15,6 +15,10 @@ from ingest.codecs.mapping import MappedBody
 from ingest.decode.refused import Refused
 from ingest.sourcesettings import SourceSettings
 
+SHALLOW_MAX: Final = 1_000
+SHALLOW_BYTES_MAX: Final = 2_000
+"""Shapes found shallow that are remembered: a system sends the same few again and again. At most 2 MB."""
+_shallow: Final[set[tuple[bytes, int]]] = set()
 _NO_BRACKETS: Final = bytes(byte for byte in range(256) if byte not in b"[]{}")
 
 
@@ -52,12 +56,19 @@ def too_deep(payload: bytes, depth_max: int) -> bool:
     Its brackets alone are looked at, the innermost pairs taken away again and again. Brackets inside text may leave a
     rest: then somebody must walk the body.
     """
+    if payload.count(b"[") + payload.count(b"{") <= depth_max:
+        return False
     brackets = payload.translate(None, _NO_BRACKETS)
+    if (brackets, depth_max) in _shallow:
+        return False
+    left = brackets
     for _ in range(depth_max):
-        if not brackets:
+        left = left.replace(b"{}", b"").replace(b"[]", b"")
+        if not left:
+            if len(_shallow) < SHALLOW_MAX and len(brackets) < SHALLOW_BYTES_MAX:
+                _shallow.add((brackets, depth_max))
             return False
-        brackets = brackets.replace(b"{}", b"").replace(b"[]", b"")
-    return bool(brackets)
+    return True
 
 
 def depth_of(body: object) -> int:

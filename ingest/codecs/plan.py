@@ -26,12 +26,14 @@ class Level:
     """One step from a thing to many: every element of the array, or every entry of the object, at ``path``.
 
     wanted  of the entries only these; None: all
+    form    what must stand at ``path``: list or dict
     """
 
     path: Path
     every: Every
     column: Column | None
     wanted: Mapping[str, object] | None
+    form: Any
 
 
 @dataclass(frozen=True, slots=True)
@@ -126,7 +128,13 @@ class Plan:
         if self.quantity is None:
             self.quantity = self._entry_key(longest)
         self.levels = [
-            Level(path, every, column_of(path) if path else None, self._wanted(number, every))
+            Level(
+                path,
+                every,
+                column_of(path) if path else None,
+                self._wanted(number, every),
+                list if every is Every.ELEMENT else dict,
+            )
             for number, (path, every) in enumerate(longest, start=1)
         ]
         self.time = self._place("time", cut)
@@ -178,17 +186,27 @@ class Plan:
         elements: list[Any] = [body]
         rows = Rows([elements], [None], [])
         for level in self.levels:
-            containers = level.column(elements) if level.column else elements
-            form = set(map(type, containers))
             keys: list[str] | None = None
-            if level.every is Every.ELEMENT:
-                if form != {list}:
+            containers: list[Any] = level.column(elements) if level.column else elements
+            if len(containers) == 1:
+                one: Any = containers[0]
+                if type(one) is not level.form:
                     raise Unusual
-                elements = containers[0] if len(containers) == 1 else list(chain.from_iterable(containers))
+                if level.every is Every.ELEMENT:
+                    elements = one
+                elif level.wanted is None:
+                    keys, elements = list(one), list(one.values())
+                else:
+                    wanted = level.wanted
+                    keys = [key for key in one if key in wanted]
+                    elements = [one[key] for key in keys]
+                counts = [len(elements)]
+            elif set(map(type, containers)) != {level.form}:
+                raise Unusual
+            elif level.every is Every.ELEMENT:
+                elements = list(chain.from_iterable(containers))
                 counts = list(map(len, containers))
             else:
-                if form != {dict}:
-                    raise Unusual
                 keys, elements, counts = _entries(containers, level.wanted)
             if not elements or 0 in counts:
                 raise Unusual
@@ -205,10 +223,6 @@ def _entries(
     if wanted is None:
         every = list(chain.from_iterable(containers))
         return every, list(chain.from_iterable(map(dict.values, containers))), list(map(len, containers))
-    if len(containers) == 1:
-        one = containers[0]
-        few = [key for key in one if key in wanted]
-        return few, [one[key] for key in few], [len(few)]
     each = [[key for key in one if key in wanted] for one in containers]
     elements = [one[key] for one, keys in zip(containers, each, strict=True) for key in keys]
     return list(chain.from_iterable(each)), elements, list(map(len, each))

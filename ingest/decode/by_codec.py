@@ -39,7 +39,7 @@ def decode_by_codec(route: Route, message: Message, into: Columns) -> Outcome:
     except Refused as refused:
         return Outcome(whole=whole, refusals=[refusal_of(source, message, refused, refused.raw or whole)])
     stored = store(route.keys, source, parsed, message.received_at, message.retained, into)
-    events = admit(route.keys, source, parsed, message.received_at)
+    events = admit(route.keys, source, parsed, message.received_at) if parsed.events else []
     if source.rate is not None and not message.again:
         source.rate.took(len(parsed.keys) + len(events) + len(parsed.refusals))
     return Outcome(

@@ -129,7 +129,7 @@ def test_the_readme_from_a_captured_message_to_rows_and_what_came_before_is_repl
     listed = yuzui_here("source", "list", "-c", str(engine.config), "--json")
     park = next(row for row in map(orjson.loads, listed.stdout.splitlines()) if row["source"] == "park")
     assert (park["stored"], park["points"], park["online"], park["quarantined"]) == (2, 2, 1.0, {})
-    assert 'yuzui_source_stored_total{source="park"} 2.0' in engine.text("/metrics")
+    assert 'yuzui_source_stored_total{source="park"} 2.0' in engine.page("/metrics")
     assert "park" in yuzui_here("status", "--sources", "-c", str(engine.config)).stdout
 
 

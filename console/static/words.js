@@ -11,7 +11,7 @@ const WORDS = {
   zoomOut: ["缩小", "Zoom out"], mapOf: ["全市测点地图", "Map of all points"],
   mapHelp: ["方向键平移,加减号缩放,0 回到全市,N 和 P 逐个查看告警,回车打开所选测点", "Arrow keys pan, plus and minus zoom, 0 shows the whole city, N and P step through alarms, Enter opens the chosen point"],
   search: ["搜索测点名称或编号", "Search points by name or id"], connecting: ["连接中", "Connecting"], connected: ["已连接", "Connected"],
-  lost: ["已断开,正在重连", "Disconnected, reconnecting"], stale: ["数据滞后", "Feed is late"], staleBy: ["数据滞后 {a},地图为 {b} 的状态", "The feed is {a} late: the map shows {b}"],
+  lost: ["已断开", "Disconnected"], stale: ["数据滞后", "Feed is late"], staleBy: ["数据滞后 {a},地图为 {b} 的状态", "The feed is {a} late: the map shows {b}"],
   lostSince: ["与服务器的连接已断开 {a},正在重连;地图为 {b} 的状态", "No connection for {a}, reconnecting: the map shows {b}"], never: ["尚无数据", "no data yet"],
   dataTime: ["数据时间", "Data time"], position: ["日志位置", "Journal position"], points: ["{a} 个测点", "{a} points"], soundOn: ["声音:开", "Sound on"],
   soundOff: ["声音:静音", "Sound muted"], soundBlocked: ["声音未启用,点按启用", "Sound not enabled: press to enable"], openFor: ["持续 {a}", "open {a}"], ack: ["确认", "Ack"],

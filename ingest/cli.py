@@ -17,6 +17,7 @@ COMMANDS = {
     "check": ("ingest.commands.check", "Validate the config and the registry, offline."),
     "demo": ("ingest.commands.demo", "Run a whole simulated city: engine, gateways, storm, webhook."),
     "simulate": ("ingest.commands.simulate", "Be the city's gateways: publish readings over MQTT."),
+    "city": ("ingest.commands.city", "The whole demo city of 365 systems: make, speak, check."),
     "replay": ("ingest.commands.replay", "Publish recorded readings over MQTT."),
     "backtest": ("ingest.commands.backtest", "Judge recorded readings with the same checks and rules."),
     "points": ("ingest.commands.points", "The registry: add, retire, propose, generate."),

@@ -1,0 +1,1 @@
+"""The whole city: 365 information systems, each speaking as its own devices do."""

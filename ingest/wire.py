@@ -86,6 +86,7 @@ class Wire:
         self._stopping = False
         self.clock = OurClock(known_us)
         self._clock_said = ""
+        self._taken = np.zeros(len(routes.points.sources), np.int64)
         self.turned_at = time.monotonic()
         self.submitted = 0
         self.durable = 0
@@ -109,7 +110,9 @@ class Wire:
     def adopt(self, routes: Routes) -> None:
         """Take up another registry from the next turn on."""
         routes.keep(self._routes)
+        self._tell_the_clock(self.now(), RawBatch.empty(), Counter())
         self._routes = routes
+        self._taken = np.zeros(len(routes.points.sources), np.int64)
         self.messages.adopt(routes)
         self.sources.adopt(routes.points)
 
@@ -224,20 +227,26 @@ class Wire:
         return bodies
 
     def _listen_for_the_time(self, readings: RawBatch, now: int) -> None:
-        """Whether the city agrees with our clock."""
+        """Whether the city agrees with our clock. Who spoke is added up and told once a second, or at once where
+        something is outside its time window."""
         outside = self.messages.take_outside()
         if len(readings) and not self._events_clock:
-            points = self._routes.points
-            taken = np.bincount(points.source[readings.point], minlength=len(points.sources))
-            # While nothing is refused for its time, what is outside is among what was taken.
-            kept = outside if self._clock_said else Counter[str]()
-            inside = {name: int(n) - kept[name] for name, n in zip(points.sources, taken, strict=True) if n}
-            self.clock.heard(now, readings.time, inside, outside)
-        elif outside:
-            self.clock.heard(now, readings.time, {}, outside)
+            source = self._routes.points.source
+            self._taken += np.bincount(source[readings.point], minlength=len(self._taken))
+        if outside or self.clock.why:
+            self._tell_the_clock(now, readings, outside)
+
+    def _tell_the_clock(self, now: int, readings: RawBatch, outside: Counter[str]) -> None:
+        # While nothing is refused for its time, what is outside is among what was taken.
+        kept = outside if self._clock_said and not self._events_clock else Counter[str]()
+        names = self._routes.points.sources
+        inside = {name: n - kept[name] for name, n in zip(names, self._taken.tolist(), strict=True) if n}
+        self._taken[:] = 0
+        self.clock.heard(now, readings.time, inside, outside)
 
     def _tick(self, now: int) -> tuple[RecordType, bytes]:
         self._next_tick = self.turned_at + TICK_S
+        self._tell_the_clock(now, RawBatch.empty(), Counter())
         self.clock.look(self.turned_at)
         tick = encode(Tick(now, self._drained, dict(self.messages.counts)))
         self._drained = True

@@ -123,6 +123,9 @@ class Columns:
         times go back, all rows are put in order of time (stable), so that the journal's order is the order
         of measurement and nothing behind it sorts again.
         """
+        if not self.filled and not self.point:
+            self._places.clear()
+            return RawBatch.empty()
         batch = self._gather(received_at_us)
         self.point.clear()
         self.time.clear()
@@ -130,7 +133,7 @@ class Columns:
         self.device_flag.clear()
         self._places.clear()
         self.filled, self.mixed = 0, False
-        if self.arranging is not None and len(batch):
+        if self.arranging is not None:
             disordered = self.arranging(batch.point, batch.time, received_at_us)
         else:
             _time_untimed(batch, received_at_us)

@@ -98,8 +98,6 @@ class Messages:
 
     def set_window(self, now_us: int, *, open_ended: bool = False, lenient: bool = False) -> None:
         """Move every source's time window; called once a poll. ``lenient`` as in ingest.routes.Source."""
-        if self._short is not None:
-            self._short.set_window(now_us, open_ended=open_ended)
         self._window = (now_us, open_ended, lenient)
         self._window_set = False
 
@@ -123,6 +121,8 @@ class Messages:
         ``heard`` is told of one after each message of its that the general decoder took.
         """
         assert self._short is not None, "arenas need kernels"
+        now_us, open_ended, _ = self._window
+        self._short.set_window(now_us, open_ended=open_ended)
         columns = self._columns
         credentials = self._credentials
         facts = np.array(

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from ingest.decode.columns import Columns, Rows
-from ingest.decode.zones import steady_span
+from ingest.decode.zones import DAYS_MAX, steady_span
 from ingest.kernels.decode import (
     BARE,
     DEPTH_MAX,
@@ -47,6 +47,7 @@ from storage.batch import I32, I64, U8, Bool
 from storage.points import TIME_FROM_RECEIVE
 
 ROWS_BEGIN = 65_536
+US_PER_DAY = 86_400_000_000
 ZONES_AGAIN_US = 3_600_000_000
 """How long a zone's span is used before it is looked up around the new hour."""
 
@@ -149,14 +150,17 @@ class ShortWay:
             np.add(now_us, self._ahead_us, out=numbers[:, NEWEST])
         if not 0 <= now_us - self._zones_at < ZONES_AGAIN_US:
             self._zones_at = now_us
-            self._look_at_zones(now_us)
+            self._look_at_zones(now_us, DAYS_MAX * US_PER_DAY if open_ended else None)
 
-    def _look_at_zones(self, now_us: int) -> None:
+    def _look_at_zones(self, now_us: int, back_us: int | None) -> None:
+        """As far as the sources' time windows reach, or ``back_us``; what lies beyond is not taken here."""
         spans: dict[str, tuple[int, int, int]] = {}
         numbers: I64 = self.sources.numbers
+        back = int(self._age_us.max(initial=0)) if back_us is None else back_us
+        ahead = int(self._ahead_us.max(initial=0))
         for s, source in enumerate(self._sources):
             if source.zone.key not in spans:
-                spans[source.zone.key] = steady_span(source.zone, now_us)
+                spans[source.zone.key] = steady_span(source.zone, now_us, back, ahead + ZONES_AGAIN_US)
             numbers[s, ZONE_US], numbers[s, ZONE_FROM], numbers[s, ZONE_TO] = spans[source.zone.key]
 
     def decode(self, arena: Arena[Any], facts: I32, order: I32, columns: Columns) -> tuple[I32, I32]:

@@ -15,6 +15,7 @@ import numpy as np
 from ingest.kernels.scan import (
     ACKS,
     DONE,
+    END,
     FIRST,
     LAST,
     LOAD_AT,
@@ -26,6 +27,7 @@ from ingest.kernels.scan import (
     START,
     TOPIC_AT,
     TOPIC_BYTES,
+    V5,
     new_segments,
     scan_segments,
 )
@@ -57,12 +59,16 @@ class Arena(Generic[P]):
         self.heads: U8 = np.zeros(MESSAGES_BEGIN, np.uint8)
         self.acks: U8 = np.zeros(4 * MESSAGES_BEGIN, np.uint8)
         self._comps: U8 = np.zeros(4 * MESSAGES_BEGIN, np.uint8)
+        self._ends: list[int] = []
+        self._v5: list[bool] = []
         self._scanned = 0
         self.count = self.acked = self._comped = 0
 
     def clear(self) -> None:
         """Forget everything: the next poll begins."""
         self.owners.clear()
+        self._ends.clear()
+        self._v5.clear()
         self.used = self._scanned = self.count = self.acked = self._comped = 0
 
     @property
@@ -72,18 +78,16 @@ class Arena(Generic[P]):
 
     def segment(self, owner: P, size: int, v5: bool) -> int:
         """The next ``size`` bytes, written to ``view[used:]`` already, belong to ``owner``; its number."""
-        s = len(self.owners)
-        if s == len(self.segments):
-            self.segments = np.concatenate([self.segments, new_segments(s)])
-        start = self.used
-        self.segments[s] = (start, start + size, start, 0, 0, -1, 0, 0, 0, v5)
         self.owners.append(owner)
         self.used += size
-        return s
+        self._ends.append(self.used)
+        self._v5.append(v5)
+        return len(self.owners) - 1
 
     def scan(self, bytes_max: int) -> None:
         """Find the messages of all segments not scanned yet; ``bytes_max`` bounds a packet."""
         count = len(self.owners)
+        self._lay_out(count)
         while True:
             self._scanned, self.count, self.acked, self._comped = scan_segments(
                 self.buffer,
@@ -102,6 +106,19 @@ class Arena(Generic[P]):
             if self._scanned == count:
                 return
             self._grow()
+
+    def _lay_out(self, count: int) -> None:
+        """Rows for the segments that came since the last scan."""
+        if count > len(self.segments):
+            self.segments = np.concatenate([self.segments, new_segments(2 * count - len(self.segments))])
+        begin = self._scanned
+        new = self.segments[begin:count]
+        new[:] = 0
+        new[:, FIRST] = -1
+        new[:, END] = self._ends[begin:]
+        new[:, START] = [self._ends[begin - 1] if begin else 0, *self._ends[begin:-1]]
+        new[:, DONE] = new[:, START]
+        new[:, V5] = self._v5[begin:]
 
     def _grow(self) -> None:
         self.messages = np.concatenate([self.messages, np.zeros_like(self.messages)])

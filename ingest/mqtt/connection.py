@@ -92,6 +92,7 @@ class Connection:
         self._sock = sock
         self._fd = sock.fileno()
         self._tls = isinstance(sock, ssl.SSLSocket)
+        self._segment: Segment | None = None
         self._out = bytearray()
         self._limit = buffer_bytes_max
         self._read_max = min(READ_BYTES_MAX, buffer_bytes_max)
@@ -176,10 +177,11 @@ class Connection:
 
     def read_into(self, arena: Arena[Segment]) -> int:
         """Read what is there, up to a limit, into a segment of the arena; the bytes read."""
-        rest = self.session.stream.take_rest()
-        start = arena.used
-        at = start + len(rest)
-        arena.view[start:at] = rest
+        start = at = arena.used
+        if self.session.stream.held_bytes:
+            rest = self.session.stream.take_rest()
+            at += len(rest)
+            arena.view[start:at] = rest
         before, stop = at, min(at + self._read_max, arena.bytes_max)
         end = ""
         while at < stop:
@@ -201,7 +203,12 @@ class Connection:
                 self._sockets.unread.add(self)
         if at > before:
             self.last_read = self._sockets.now
-        segment = Segment(self, self.epoch, self.client_id, self.credential, self.from_publisher)
+        segment = self._segment
+        if segment is None:
+            # Messages are taken once it is known who speaks, and that stays.
+            segment = self._segment = Segment(
+                self, self.epoch, self.client_id, self.credential, self.from_publisher
+            )
         arena.segment(segment, at - start, self.session.stream.v5)
         if end:
             self._doom(end)
@@ -216,7 +223,8 @@ class Connection:
         if not self.epoch:
             return
         session = self.session
-        session.out += comps
+        if comps:
+            session.out += comps
         if need:
             session.stream.keep(rest, need)
         session.took(acks)

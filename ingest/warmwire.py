@@ -5,6 +5,7 @@ Owns a registry of one point and one message of it. Nothing of it lasts. Without
 
 from __future__ import annotations
 
+import socket
 from functools import cache
 from types import SimpleNamespace
 from typing import Any
@@ -27,7 +28,12 @@ def warm_wire() -> None:
     if not IS_COMPILED:
         return
     from ingest.mqtt.arena import Arena
+    from ingest.mqtt.bulk import read_all, write_all
 
+    here, there = socket.socketpair()
+    with here, there:
+        assert write_all([here.fileno()], [b"warm"]) == [4]
+        assert read_all([there.fileno()], [4], np.zeros(4, np.uint8), 0, 4) == [4]
     routes = Routes(_one_point(), Config(source=[SourceSettings(name="warm")]))
     messages = Messages(routes, 0)
     messages.set_window(NOW_US)

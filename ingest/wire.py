@@ -79,6 +79,7 @@ class Wire:
         self.replays: Replays | None = None
         """Set once Judge has read the whole journal."""
         self._pending_max = config.journal.pending_bytes_max
+        self._due: list[Receipt] = []
         self._paused = False
         self._drained = True
         self._turns = 0
@@ -267,17 +268,25 @@ class Wire:
             if after is not None:
                 after()
             if receipts:
-                self._poller.acknowledge(receipts)
-                self.acknowledged_messages += sum(receipt.messages for receipt in receipts)
+                if not self._due:
+                    asyncio.get_running_loop().call_soon(self._acknowledge)
+                self._due += receipts
             self.stations.answer(answers)
 
         self._committer.submit(Group(bodies, then))
+
+    def _acknowledge(self) -> None:
+        """All groups of one commit together: one send a connection."""
+        due, self._due = self._due, []
+        self._poller.acknowledge(due)
+        self.acknowledged_messages += sum(receipt.messages for receipt in due)
 
     async def _drain(self) -> None:
         """Everything read is journaled and acknowledged; nothing new is read."""
         self._submit([self._tick(self.now())], [])
         while self.durable < self.submitted:  # noqa: ASYNC110 - once, at the end; an Event a group would cost always
             await asyncio.sleep(self._config.wire.poll_ms / 1000)
+        self._acknowledge()
 
 
 def _told(refused: Mapping[int, str]) -> tuple[dict[int, int], dict[int, str]]:

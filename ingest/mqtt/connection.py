@@ -27,6 +27,8 @@ many times the limit. Beyond it the connection is closed."""
 if TYPE_CHECKING:
     from ingest.mqtt.arena import Arena
 
+CLOSED = -1
+"""Instead of bytes read: the peer closed (ingest.kernels.sockets, which is not there without numba)."""
 _LATER = (BlockingIOError, InterruptedError, ssl.SSLWantReadError, ssl.SSLWantWriteError)
 
 
@@ -175,6 +177,35 @@ class Connection:
         """Whether what comes next may be read into an arena."""
         return bool(self.epoch) and not self.paused and self.session.stream.plain
 
+    @property
+    def direct(self) -> bool:
+        """Whether it may be read and written together with others: a plain socket, nothing held either way."""
+        return not self._tls and not self._out and not self.session.stream.held_bytes
+
+    @property
+    def fd(self) -> int:
+        """Of its socket; it means nothing once the connection is closed."""
+        return self._fd
+
+    @property
+    def read_bytes_max(self) -> int:
+        """Of one poll."""
+        return self._read_max
+
+    def got(self, arena: Arena[Segment], size: int) -> None:
+        """``size`` bytes were read for us to ``arena.view[arena.used:]``; below 0: the connection has ended."""
+        if size > 0:
+            self.last_read = self._sockets.now
+            arena.segment(self._as_segment(), size, self.session.stream.v5)
+        elif size < 0:
+            self._doom("closed_by_peer" if size == CLOSED else "reset")
+
+    def _as_segment(self) -> Segment:
+        """Ourselves as whoever decodes knows us. Messages are taken once it is known who speaks, and that stays."""
+        if self._segment is None:
+            self._segment = Segment(self, self.epoch, self.client_id, self.credential, self.from_publisher)
+        return self._segment
+
     def read_into(self, arena: Arena[Segment]) -> int:
         """Read what is there, up to a limit, into a segment of the arena; the bytes read."""
         start = at = arena.used
@@ -203,13 +234,7 @@ class Connection:
                 self._sockets.unread.add(self)
         if at > before:
             self.last_read = self._sockets.now
-        segment = self._segment
-        if segment is None:
-            # Messages are taken once it is known who speaks, and that stays.
-            segment = self._segment = Segment(
-                self, self.epoch, self.client_id, self.credential, self.from_publisher
-            )
-        arena.segment(segment, at - start, self.session.stream.v5)
+        arena.segment(self._as_segment(), at - start, self.session.stream.v5)
         if end:
             self._doom(end)
         return at - before
@@ -314,15 +339,14 @@ class Connection:
         self.send(out)
 
     def acknowledge(self, epoch: int, receipt: Receipt) -> bool:
-        """Send the acknowledgements of ``receipt``; False, and counted, if its connection is gone."""
+        """Account for the acknowledgements of ``receipt``, which are to be sent now; False, and counted, if its
+        connection is gone."""
         if not self.epoch or epoch != self.epoch or receipt.epoch != epoch:
             if receipt.messages:
                 self._sockets.counters["receipts_stale"] += 1
                 self._sockets.counters["acks_stale"] += receipt.messages
             return False
         self.answered(receipt.size, receipt.messages)
-        if receipt.acks:
-            self.send(receipt.acks)
         return True
 
     def answered(self, size: int, messages: int) -> None:
@@ -342,7 +366,20 @@ class Connection:
             self._bound()
             return
         self.last_sent = self._sockets.now
-        sent = self._send(out)
+        self._rest_of(out, self._send(out))
+
+    def was_sent(self, out: bytes, sent: int) -> None:
+        """``sent`` bytes of ``out`` were sent for us; below 0: nobody is there to read it."""
+        if not self.epoch:
+            return
+        self.last_sent = self._sockets.now
+        if sent < 0:
+            self._doom("reset")
+            return
+        self._sockets.counters["bytes_out"] += sent
+        self._rest_of(out, sent)
+
+    def _rest_of(self, out: bytes, sent: int) -> None:
         if sent < len(out) and self.epoch:
             self.last_progress = self._sockets.now
             self._out += out[sent:]

@@ -38,7 +38,7 @@ def test_new_points_and_limits_are_taken_up_and_a_bad_file_is_refused(tmp_path: 
         # A point more, and blue from 30 instead of 10.
         site_config(tmp_path, {"g": [*points, "new"]}, kinds={"a": "level", "new": "level"})
         engine.config.write_text(
-            config.replace("level_blue = 10.0", "level_blue = 11.0") + "\n[wire]\npoll_ms = 20\n"
+            config.replace("level_blue = 10.0", "level_blue = 11.0") + "\n[wire]\npoll_ms = 40\n"
         )
         done = yuzui_here("reload", "-c", str(engine.config))
         assert done.returncode == 0, done.stderr

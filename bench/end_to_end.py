@@ -25,14 +25,14 @@ import numpy as np
 
 from anomaly.checks import all_checks
 from anomaly.rules import row_rules
-from bench.case import CASES, Case, load_cases
+from bench.case import CASES, Case, all_cases, load_cases
 from bench.family import Family, machine_busy_s
 from bench.lake_count import count_lake, expected, numbers_of
 from bench.load.generator import connect_packet
 from bench.load.pulse import payload
 from bench.load.registry import CLOCK, PULSE
 from bench.load.streams import publish_head
-from bench.rig import CHILD_S_MAX, CannotMeasure, Rig
+from bench.rig import CHILD_S_MAX, CannotMeasure, Rig, end_in_order
 from ingest.simulate.child import Child, listen
 from ingest.simulate.encode import MQTT_311
 from ingest.simulate.fleet import load_fleet
@@ -410,9 +410,9 @@ def main(
     as_json: bool,
 ) -> None:
     """Run the named cases (file names in bench/cases, or paths) one after the other."""
+    end_in_order()
     for name in cases:
-        path = Path(name) if name.endswith(".toml") else CASES / f"{name}.toml"
-        for case in load_cases(path):
+        for case in _named(name):
             case = _changed(case.quick() if quick else case, seconds, changes)
             click.echo(f"{case.name}: {case.title}", err=True)
             result = measure(case, folder / "case", folder, lambda text: click.echo(text, err=True), profile)
@@ -421,6 +421,18 @@ def main(
                 click.echo(json.dumps(asdict(result), ensure_ascii=False))
             if result.lost or result.surplus or result.wrong:
                 sys.exit(f"{case.name}: {result.lost} lost, {result.surplus} surplus, {result.wrong} wrong")
+
+
+def _named(name: str) -> list[Case]:
+    """Of a path, of a file of bench/cases, or one of a sweep by its own name ("points-1000000")."""
+    if name.endswith(".toml"):
+        return load_cases(Path(name))
+    if (CASES / f"{name}.toml").exists():
+        return load_cases(CASES / f"{name}.toml")
+    found = [case for case in all_cases() if case.name == name]
+    if not found:
+        raise click.ClickException(f"no case {name}; scripts/bench --list names them")
+    return found
 
 
 def _changed(case: Case, seconds: float | None, changes: tuple[str, ...]) -> Case:

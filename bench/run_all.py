@@ -26,7 +26,7 @@ from bench.case import CASES, Case, CaseFault, all_cases
 from bench.end_to_end import SCRATCH, measure, measure_together, summary
 from bench.generator_alone import measure_generator
 from bench.peers import CLIENTS, measure_peer
-from bench.rig import CannotMeasure, mosquitto
+from bench.rig import CannotMeasure, end_in_order, mosquitto
 from bench.storage_figures import RESULTS, machine
 from ingest.simulate.child import ChildDiedError
 
@@ -166,6 +166,7 @@ def main(quick: bool, only: str, only_tables: bool, only_list: bool, folder: Pat
             click.echo(f"{case.name:<28} {case.title}")
         return
     folder.mkdir(parents=True, exist_ok=True)
+    end_in_order()
     run = Run(quick, folder)
     if not only_tables:
         _measure_all(run, cases, [word for word in only.split(",") if word])

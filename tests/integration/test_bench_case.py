@@ -14,20 +14,12 @@ from bench.end_to_end import measure, summary
 from bench.rig import mosquitto
 
 
-@pytest.mark.parametrize(
-    "through",
-    [
-        "listener",
-        pytest.param(
-            "mosquitto",
-            marks=[pytest.mark.broker, pytest.mark.skipif(not mosquitto(), reason="no mosquitto")],
-        ),
-    ],
-)
-def test_a_tiny_case_loses_nothing_and_measures_everything(tmp_path: Path, through: str) -> None:
+def test_a_tiny_case_loses_nothing_and_measures_everything(tmp_path: Path) -> None:
+    """Through mosquitto where there is one: then every instrument is at work."""
+    through = "mosquitto" if mosquitto() else "listener"
     (case_file := tmp_path / "tiny.toml").write_text(
-        f'title = "tiny"\npoints = 500\nconnections = 5\nqos = 1\nrate = 1000\nseconds = 2\nthrough = "{through}"\n'
-        f"seal_s = 1\npulses = 50\nalerts_per_s = 10\npast_hour_s = 1\ncompact = {str(through == 'listener').lower()}\n"
+        f'title = "tiny"\npoints = 500\nconnections = 5\nqos = 1\nrate = 1000\nseconds = 3\nthrough = "{through}"\n'
+        "seal_s = 1\npulses = 50\nalerts_per_s = 10\npast_hour_s = 1\n"
         "[target]\nlost_max = 0\ncpu_us_max = 1e9\nreadings_per_s_min = 1e9\n"
     )
     (case,) = load_cases(case_file)
@@ -41,13 +33,12 @@ def test_a_tiny_case_loses_nothing_and_measures_everything(tmp_path: Path, throu
     for what in ("journal", "query", "webhook"):
         p50, p99 = (getattr(result, f"{what}_p{q}_s") for q in (50, 99))
         assert 0 < p50 <= p99, what
-    assert result.alerts_raised > 3
+    assert 1 <= result.webhooks <= result.alerts_raised
     assert {name: t["met"] for name, t in result.targets.items()} == {
         "lost_max": True, "cpu_us_max": True, "readings_per_s_min": False,
     }  # fmt: skip
     assert (result.broker_cpu_us is None) == (through == "listener")
-    if case.compact:
-        assert result.compacted_rows > 1_500, result.faults
+    assert result.compacted_rows > 1_500, result.faults
     assert not (tmp_path / "case").exists()
 
 

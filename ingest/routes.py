@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from zoneinfo import ZoneInfo
 
-from ingest.codecs.base import Codec
+from ingest.codecs.base import Codec, Common, CommonCodec
 from ingest.codecs.binding import Binding, KeyTable
 from ingest.codecs.table import make_codec
 from ingest.config import Config, SourceSettings
@@ -30,6 +30,7 @@ class Source:
     """A source's settings, ready for the decoder.
 
     codec, binding  how its payloads are read and whose they are; None where it speaks the plain JSON form
+    common       the codec's short way; None where it has none or readings are counted against a rate
     time_scale   µs a unit of numeric time; 0 where the fast path must not multiply (ns)
     *_path       field paths split at dots
     oldest, newest  the time window in the source's own unit, set anew for each poll
@@ -46,6 +47,7 @@ class Source:
     readings_path: tuple[str, ...]
     flat: bool
     codec: Codec | None = None
+    common: Callable[[bytes], Common | None] | None = None
     binding: Binding | None = None
     rate: RateLimit | None = None
     oldest_us: int = 0
@@ -54,6 +56,11 @@ class Source:
     newest: int = 0
     lenient: bool = False
     """Our own clock is suspect: what is outside the window is kept with flag 2 and not refused."""
+
+    def use(self, codec: Codec | None, rate: RateLimit | None) -> None:
+        """Read with this codec from here on."""
+        self.codec, self.rate = codec, rate
+        self.common = _common_of(codec) if rate is None else None
 
     def set_window(self, now_us: int) -> None:
         """Readings are taken from age_s_max before to ahead_s_max after ``now_us``."""
@@ -111,6 +118,10 @@ class RouteTable(dict[bytes, Route]):
         return route
 
 
+def _common_of(codec: object) -> Callable[[bytes], Common | None] | None:
+    return codec.common if isinstance(codec, CommonCodec) else None
+
+
 def compile_source(settings: SourceSettings, city_zone: str) -> Source:
     """A source ready for the decoder; its zone is the city's where it names none."""
     paths = [settings.id_field, settings.time_field, settings.value_field, settings.flag_field]
@@ -118,7 +129,7 @@ def compile_source(settings: SourceSettings, city_zone: str) -> Source:
     plain = not settings.mapped and settings.rate_max_per_s is None and not settings.missing_values
     flat = plain and all("." not in p for p in paths) and not settings.readings_field
     zone = ZoneInfo(settings.time_zone or city_zone)
-    return Source(
+    source = Source(
         name=settings.name,
         settings=settings,
         zone=zone,
@@ -129,9 +140,12 @@ def compile_source(settings: SourceSettings, city_zone: str) -> Source:
         flag_path=tuple(settings.flag_field.split(".")),
         readings_path=tuple(settings.readings_field.split(".")) if settings.readings_field else (),
         flat=flat and scale > 0,
-        codec=make_codec(settings.codec, settings, zone) if settings.mapped else None,
-        rate=None if settings.rate_max_per_s is None else RateLimit(settings.rate_max_per_s),
     )
+    source.use(
+        make_codec(settings.codec, settings, zone) if settings.mapped else None,
+        None if settings.rate_max_per_s is None else RateLimit(settings.rate_max_per_s),
+    )
+    return source
 
 
 class Routes:
@@ -206,7 +220,7 @@ class Routes:
         for name, source in self.sources.items():
             old = before.sources.get(name)
             if old is not None and old.settings == source.settings and old.zone == source.zone:
-                source.codec, source.rate = old.codec, old.rate
+                source.use(old.codec, old.rate)
 
     def _route(self, topic: bytes) -> Route:
         point = self._point_of.get(topic)

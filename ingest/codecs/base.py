@@ -72,6 +72,23 @@ class Parsed:
         self.flags.append(flag)
 
 
+class Common(NamedTuple):
+    """A message as nearly all are: good readings of one moment, and nothing else to say.
+
+    keys     as in Parsed; the same list each time the same comes again
+    time_us  of all readings
+    values   as sent, one a key; may be infinite
+    flags    one a key; b"" where the device says nothing of any
+    answer   what the device expects to hear once the message is on disk; b"" for nothing
+    """
+
+    keys: list[Key]
+    time_us: int
+    values: list[float]
+    flags: bytes
+    answer: bytes
+
+
 class Codec(Protocol):
     """Bytes of one message to Parsed. Made from its source's settings: ``Codec(settings, zone)``.
 
@@ -86,6 +103,18 @@ class Codec(Protocol):
 
     def parse(self, topic: str, payload: bytes) -> Parsed:
         """What one message says. Raises Refused for a message of which nothing can be read."""
+        ...
+
+
+@runtime_checkable
+class CommonCodec(Protocol):
+    """A codec that knows what nearly all its messages look like, and reads those at less cost."""
+
+    def common(self, payload: bytes) -> Common | None:
+        """What ``parse`` would find, for a message it would find nothing else in; None for any other.
+
+        Raises nothing and remembers nothing of the payload.
+        """
         ...
 
 

@@ -9,11 +9,11 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, NamedTuple
 
 import numpy as np
 
-from ingest.codecs.base import Key, Parsed
+from ingest.codecs.base import Common, Key, Parsed
 from ingest.decode.columns import Columns
 from ingest.decode.refused import DETAIL_CHARS_MAX, Refused
 from ingest.sourcesettings import QuantitySettings, SourceSettings
@@ -187,6 +187,19 @@ def _agreed(what: str, in_payload: str, in_topic: str) -> str:
     return in_payload or in_topic
 
 
+class BoundKeys(NamedTuple):
+    """What a list of keys stands for.
+
+    known  all are points that may be stored; plain: all their values are stored as sent
+    """
+
+    keys: list[Key]
+    bounds: list[Bound]
+    points: list[int]
+    known: bool
+    plain: bool
+
+
 class KeyTable(dict[Key, Bound]):
     """Keys to what they stand for on one topic, or on all topics that name nothing."""
 
@@ -195,7 +208,7 @@ class KeyTable(dict[Key, Bound]):
         self.binding = binding
         self._route = route
         self._refused = 0
-        self._shapes: dict[int, tuple[list[Key], list[Bound], list[int], bool]] = {}
+        self._shapes: dict[int, BoundKeys] = {}
 
     def __missing__(self, key: Key) -> Bound:
         bound = self.binding.bind(key, self._route)
@@ -206,13 +219,14 @@ class KeyTable(dict[Key, Bound]):
             self[key] = bound
         return bound
 
-    def shape(self, keys: list[Key]) -> tuple[list[Key], list[Bound], list[int], bool]:
-        """(keys, bounds, points, whether all values are stored as sent); the same list is bound only once."""
+    def shape(self, keys: list[Key]) -> BoundKeys:
+        """What a list of keys, not empty, stands for; the same list is bound only once."""
         known = self._shapes.get(id(keys))
         if known is not None and known[0] is keys:
             return known
         bounds = [self[key] for key in keys]
-        shape = (keys, bounds, [b.point for b in bounds], all(b.plain for b in bounds))
+        points = [b.point for b in bounds]
+        shape = BoundKeys(keys, bounds, points, min(points) >= 0, all(b.plain for b in bounds))
         if len(self._shapes) >= SHAPES_MAX:
             self._shapes.clear()
         self._shapes[id(keys)] = shape
@@ -225,8 +239,8 @@ def store(
     """Add a message's good readings to ``into``; every other is appended to ``parsed.refusals``."""
     if not parsed.keys:
         return Stored()
-    _, bounds, points, plain = table.shape(parsed.keys)
-    if min(points) >= 0 and _all_inside(source, parsed.times):
+    _, bounds, points, known, plain = table.shape(parsed.keys)
+    if known and _all_inside(source, parsed.times):
         values = parsed.values if plain else _converted(parsed.values, bounds)
         total = sum(values)
         # NaN and infinity do not cancel out of a sum; what made it so is found reading by reading.
@@ -243,6 +257,19 @@ def store(
         except Refused as refused:
             parsed.refusals.append(refused)
     return stored
+
+
+def store_common(table: KeyTable, source: Source, common: Common, into: Columns) -> bool:
+    """Add the readings of a common message as ``store`` would; False, and nothing added, where one needs a look."""
+    _, bounds, points, known, plain = table.shape(common.keys)
+    if not known or not source.oldest_us <= common.time_us <= source.newest_us:
+        return False
+    values = common.values if plain else _converted(common.values, bounds)
+    total = sum(values)
+    if total - total != 0:
+        return False
+    into.extend_at(points, common.time_us, values, common.flags)
+    return True
 
 
 def admit(table: KeyTable, source: Source, parsed: Parsed, received_at: int) -> list[Event]:

@@ -4,7 +4,8 @@ Owns frames, the head of the data segment, factors with their suffixes and flags
 Knows nothing of sockets or registries. Reads HJ 212-2017 and -2025 and the older HJ/T 212-2005.
 
 A device sends the same names in the same order again and again. What they mean is worked out once, as a Shape; after
-that a report costs one split and one look-up, whatever it holds.
+that a report costs one split and one look-up, whatever it holds. Once it came a few times with all flags normal, its
+Layout reads it in one match (``common``); whatever that does not match goes the longer way.
 """
 
 from __future__ import annotations
@@ -18,10 +19,11 @@ from zoneinfo import ZoneInfo
 
 import orjson
 
-from ingest.codecs.base import Key, Parsed
+from ingest.codecs.base import Common, Key, Parsed
 from ingest.codecs.bounded import Bounded
 from ingest.codecs.checksums import crc_hj212
 from ingest.codecs.clocktime import ClockTimes, field_zone
+from ingest.codecs.hj212_layout import SEEN_MIN, Layout, Patterns
 from ingest.decode.refused import Refused
 from ingest.sourcesettings import SourceSettings
 from storage.flags import DEVICE_SILENT, FAIL, GOOD, MISSING, NOT_EVALUATED, SUSPECT
@@ -67,20 +69,22 @@ _TEXT = re.compile(rb"//.*?//", re.DOTALL)
 _NOISE = b"\r\n\0 "
 _TO_COMMA = bytes(0x2C if byte in b"=;" else byte for byte in range(256))
 _BUT_SEPARATORS = bytes(byte for byte in range(256) if byte not in b"=;,&")
-_PLAIN = re.compile(rb"[-0-9.,]*")
+_PLAIN = re.compile(rb"[-0-9.,]+")
+"""Not empty: one reading without a value would be no reading in the array that is made of it."""
 _LEADING = frozenset({"Rtd", "Avg"})
 
 
-Picker = Callable[[list[bytes]], tuple[bytes, ...]]
+Picker = Callable[[list[Any]], tuple[Any, ...]]
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Head:
     """What stands in front of CP, less QN: the same in every message of a device and kind.
 
     span    of the readings; "" where the command brings none
     answer  the answer's data segment behind QN; b"" where none is expected
     part    number of this part of a report; 0 where it is whole
+    layout  of the report that came last behind it, once it came a few times
     """
 
     device: str
@@ -88,15 +92,17 @@ class Head:
     span: str
     answer: bytes
     part: int
+    layout: Layout | None = None
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Shape:
     """What the names of one report mean.
 
     keys    one a reading; the same list each time, so that the binding need not look at it again
     values  picks the readings' texts out of all texts; flags: the texts of their flags, one a reading
     normal  what ``flags`` gives while all is well, and ``good`` what that means
+    seen    how often it came with all flags normal, until it has its layout
     """
 
     keys: list[Key]
@@ -104,6 +110,8 @@ class Shape:
     flags: Picker
     normal: tuple[bytes, ...]
     good: list[int]
+    seen: int = 0
+    layout: Layout | None = None
 
 
 class Hj212:
@@ -120,6 +128,7 @@ class Hj212:
         self._flag_of = {word.encode(): flag for word, flag in self._flags.items()}
         self._times = ClockTimes(field_zone(settings, zone))
         self._heads: Bounded[bytes, Head] = Bounded(KEPT_MAX)
+        self._patterns = Patterns()
         self._shapes: Bounded[tuple[str, str, bytes, bytes], Shape | None] = Bounded(KEPT_MAX)
         self._open: Bounded[tuple[str, bytes], int] = Bounded(KEPT_MAX)
         """DataTime of reports in parts, by (MN, QN): only the first part may bring it."""
@@ -148,6 +157,35 @@ class Hj212:
         if len(whole.keys) > self._readings_max:
             raise Refused("too_many_readings", f"{len(whole.keys)}, at most {self._readings_max}")
         return whole
+
+    def common(self, payload: bytes) -> Common | None:
+        """A report of a layout that its device sent before; None for everything else."""
+        end = len(payload) - (6 if payload[-2:] == b"\r\n" else 4)
+        at = payload.find(b"CP=&&", HEAD)
+        qn = b""
+        if payload[6:9] == b"QN=" and payload[26:27] == b";":
+            qn, front = payload[9:26], payload[27:at]
+        else:
+            front = payload[HEAD:at]
+            if b"QN=" in front:
+                return None
+        head = self._heads.get(front)
+        if head is None or head.layout is None:
+            return None
+        layout = head.layout
+        found = layout.fullmatch(payload, at, end)
+        if found is None or payload[:HEAD] != b"##%04d" % (end - HEAD):
+            return None
+        if payload[end : end + 4].upper() != b"%04X" % crc_hj212(payload[HEAD:end]):
+            return None
+        stamp, *texts = found.groups()
+        try:
+            values = orjson.loads(b"[%b]" % b",".join(texts))
+            time_us = self._times[stamp]
+        except (orjson.JSONDecodeError, Refused):
+            return None
+        answer = framed(b"QN=" + qn + head.answer) if head.answer and qn else b""
+        return Common(layout.keys, time_us, values, layout.flags, answer)
 
     def split(self, buffer: bytes) -> tuple[list[bytes | Refused], int]:
         """Whole frames from the start of ``buffer``, without their line ends, and the bytes used."""
@@ -221,6 +259,7 @@ class Hj212:
 
     def _report(self, head: Head, qn: bytes, text: bytes) -> Parsed:
         time_us = None
+        whole = text[:9] == b"DataTime=" and not head.part
         if text[:9] == b"DataTime=":
             stamp, _, text = text[9:].partition(b";")
             time_us = self._times[stamp]
@@ -246,7 +285,12 @@ class Hj212:
         except orjson.JSONDecodeError:
             return self._careful(head, text, time_us)
         said = shape.flags(parts)
-        flags = shape.good[:] if said == shape.normal else [self._flag_of.get(word, SUSPECT) for word in said]
+        if said != shape.normal:
+            flags = [self._flag_of.get(word, SUSPECT) for word in said]
+        else:
+            flags = shape.good[:]
+            if whole and (shape.layout is None or head.layout is not shape.layout):
+                self._learn(head, shape, shape_key[2], names)
         return Parsed(shape.keys, [time_us] * len(numbers), numbers, flags)
 
     def _shape(self, head: Head, separators: bytes, names: list[bytes]) -> Shape | None:
@@ -269,6 +313,19 @@ class Hj212:
             return None
         normal = tuple(b"" if flag < 0 else b"N" for flag in flags)
         return Shape(keys, _picker(values), _picker(flags), normal, [self._flag_of[word] for word in normal])
+
+    def _learn(self, head: Head, shape: Shape, separators: bytes, names: list[bytes]) -> None:
+        """Count a report with normal flags; give its head the layout by which the next one is read at once."""
+        shape.seen += 1
+        if shape.seen == SEEN_MIN:
+            places = [*range(2 * len(names)), -1]
+            readings = {place // 2 for place in shape.values(places)}
+            flags = {place // 2 for place in shape.flags(places) if place >= 0}
+            match = self._patterns.of(names, separators, readings, flags)
+            said = bytes(shape.good) if any(shape.good) else b""
+            shape.layout = match and Layout(shape.keys, said, match)
+        if shape.layout is not None:
+            head.layout = shape.layout
 
     def _quantity(self, factor: str, suffix: str, span: str) -> str | None:
         """The quantity of a name; None where it is no reading, or one nobody wants."""

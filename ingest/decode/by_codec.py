@@ -9,8 +9,8 @@ import logging
 from collections.abc import Iterable
 from typing import Final
 
-from ingest.codecs.base import Codec, Parsed
-from ingest.codecs.binding import admit, store
+from ingest.codecs.base import Codec, Common, Parsed
+from ingest.codecs.binding import admit, store, store_common
 from ingest.decode.columns import Columns
 from ingest.decode.message import Message, Outcome, refusal_of
 from ingest.decode.refused import Refused
@@ -21,6 +21,21 @@ log = logging.getLogger("yuzui.decode")
 
 _blamed: Final[set[tuple[str, str]]] = set()
 """Codecs and exceptions that were told once already."""
+
+
+def decode_common(route: Route, payload: bytes, into: Columns) -> Common | None:
+    """Add a common message's readings, where the codec knows what that is; None, and nothing added, for any other."""
+    source = route.source
+    common_of = source.common
+    if common_of is None or route.refusal or len(payload) > source.settings.message_bytes_max:
+        return None
+    assert route.keys is not None
+    try:
+        common = common_of(payload)
+    except Exception as ours:
+        _blame(source, ours)
+        return None
+    return common if common is not None and store_common(route.keys, source, common, into) else None
 
 
 def decode_by_codec(route: Route, message: Message, into: Columns) -> Outcome:
@@ -69,16 +84,21 @@ def _parsed(codec: Codec, source: Source, message: Message) -> Parsed:
     except Refused:
         raise
     except Exception as ours:
-        name = type(ours).__name__
-        if (codec.name, name) not in _blamed:
-            _blamed.add((codec.name, name))
-            # An exception may quote the message.
-            quoted = None if source.settings.personal else ours
-            log.error(
-                "codec %s fell over a message of %s with %s: a mistake of ours", codec.name, source.name, name,
-                exc_info=quoted,
-            )  # fmt: skip
-        raise Refused("codec_fault", f"{name}: {ours}") from None
+        _blame(source, ours)
+        raise Refused("codec_fault", f"{type(ours).__name__}: {ours}") from None
+
+
+def _blame(source: Source, ours: Exception) -> None:
+    """Tell of a codec's mistake, each kind once."""
+    codec, name = source.settings.codec, type(ours).__name__
+    if (codec, name) not in _blamed:
+        _blamed.add((codec, name))
+        # An exception may quote the message.
+        quoted = None if source.settings.personal else ours
+        log.error(
+            "codec %s fell over a message of %s with %s: a mistake of ours", codec, source.name, name,
+            exc_info=quoted,
+        )  # fmt: skip
 
 
 def _in_order(

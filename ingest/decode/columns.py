@@ -106,9 +106,19 @@ class Columns:
         self.time.extend(time_us)
         self.value.extend(value)
 
+    def extend_at(self, point: list[int], time_us: int, value: list[float], device_flag: bytes) -> None:
+        """Many readings of one moment; ``device_flag``: one a reading, or b"" for none."""
+        if device_flag:
+            self._flag(device_flag)
+        self.point += point
+        self.time += [time_us] * len(point)
+        self.value += value
+
     def _flag(self, flags: Sequence[int]) -> None:
         """Flags of the rows that are added next."""
-        self.device_flag.extend(bytes(len(self.point) - len(self.device_flag)))
+        silent = len(self.point) - len(self.device_flag)
+        if silent:
+            self.device_flag.extend(bytes(silent))
         self.device_flag.extend(flags)
 
     def time_on_receipt(self, _point: int, _received_at_us: int) -> int:

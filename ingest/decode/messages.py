@@ -16,6 +16,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import orjson
 
+from ingest.codecs.base import Common
+from ingest.decode.by_codec import decode_common
 from ingest.decode.columns import BEHIND, UNTIMED, Columns
 from ingest.decode.discreet import masked_refusal, reason_and_hash
 from ingest.decode.json_readings import JsonReadings
@@ -173,18 +175,21 @@ class Messages:
         refused: dict[int, str] = {}
         for index in left:
             peer = arena.owners[arena.segment_of(index)]
-            message = Message(
-                arena.topic(index),
-                arena.payload(index),
-                peer.client_id,
-                received_at,
-                retained=not peer.from_publisher and bool(arena.heads[index] & RETAIN),
-            )
+            topic, payload = arena.topic(index), arena.payload(index)
+            route = table_of(peer.credential)[topic]
             self._columns.place(index)
-            reason = self._decode_slowly(table_of(peer.credential), message)
+            if self._commonly(route, payload) is None:
+                message = Message(
+                    topic,
+                    payload,
+                    peer.client_id,
+                    received_at,
+                    retained=not peer.from_publisher and bool(arena.heads[index] & RETAIN),
+                )
+                reason = self._decode_slowly(route, message)
+                if reason:
+                    refused[index] = reason
             heard(peer)
-            if reason:
-                refused[index] = reason
         self._columns.place(BEHIND)
         return refused
 
@@ -228,22 +233,32 @@ class Messages:
     ) -> dict[int, str]:
         refused: dict[int, str] = {}
         for index in indices:
+            topic, payload, oversized = chunk.topics[index], chunk.payloads[index], index in chunk.oversized
+            route = table[topic]
+            if not oversized and self._commonly(route, payload) is not None:
+                continue
             message = Message(
-                chunk.topics[index],
-                chunk.payloads[index],
+                topic,
+                payload,
                 chunk.client,
                 received_at,
                 retained=chunk.from_broker and bool(chunk.heads[index] & RETAIN),
-                oversized=index in chunk.oversized,
+                oversized=oversized,
             )
-            reason = self._decode_slowly(table, message)
+            reason = self._decode_slowly(route, message)
             if reason:
                 refused[index] = reason
         return refused
 
-    def _decode_slowly(self, table: RouteTable, message: Message) -> str:
+    def _commonly(self, route: Route, payload: bytes) -> Common | None:
+        """A message of which nothing is to be told but its readings; None, and nothing done, for any other."""
+        common = decode_common(route, payload, self._columns)
+        if common is not None:
+            self.counts["received"] += len(common.keys)
+        return common
+
+    def _decode_slowly(self, route: Route, message: Message) -> str:
         """One message to the general decoder; why any of it was refused, or ""."""
-        route = table[message.topic]
         outcome = self._general.decode(route, message, self._columns)
         self._account(route, outcome)
         return outcome.refusals[-1].reason if outcome.refusals else ""
@@ -260,6 +275,11 @@ class Messages:
                 outcome = Outcome(refusals=[refusal_of(route.source, message, frame, frame.raw)])
             else:
                 self.counts["messages"] += 1
+                common = self._commonly(route, frame)
+                if common is not None:
+                    if common.answer:
+                        answers.append(common.answer)
+                    continue
                 message = Message(b"", frame, client, received_at)
                 outcome = self._general.decode(route, message, self._columns)
             self._account(route, outcome)

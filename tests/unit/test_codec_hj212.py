@@ -224,6 +224,17 @@ def test_what_python_or_json_would_take_for_a_number_and_the_standard_does_not(v
     assert value == "1e999" or len(parsed.refusals) == 1
 
 
+def test_one_reading_alone_without_a_value_is_missing_too() -> None:
+    """The array of no numbers is the one of no readings, and not what the report says."""
+    speaker = codec()
+    for _ in range(10):
+        frame = report("DataTime=20260801085857;a01001-Rtd=,a01001-Flag=N")
+        assert speaker.common(frame) is None
+        (value, flag) = rows(speaker.parse("", frame))["a01001-Rtd"]
+        assert (math.isnan(value), flag) == (True, GOOD)
+        speaker.parse("", report("DataTime=20260801085857;a01001-Rtd=1,a01001-Flag=N"))
+
+
 def test_texts_between_slashes_are_no_fields() -> None:
     text = "DataTime=20260801085857;PolId=w01018;i11001-Info=//a-Rtd=7;,b-Rtd=8//;w01018-Rtd=9"
     assert rows(codec().parse("", report(text))) == {"w01018-Rtd": (9.0, DEVICE_SILENT)}

@@ -64,8 +64,9 @@ export function createSearch(app) {
   }
 
   field.addEventListener("input", () => { clearTimeout(timer); timer = setTimeout(ask, WAIT_MS); });
-  field.addEventListener("focus", () => { if (field.value) ask(); });
-  field.addEventListener("blur", close);
+  // By a click, not by focus: who closes the drawer comes back here and did not ask again.
+  field.addEventListener("click", () => { if (field.value && list.hidden) ask(); });
+  field.addEventListener("blur", () => { asked?.abort(); close(); });
   field.addEventListener("keydown", (e) => {
     if (e.key === "ArrowDown" || e.key === "ArrowUp") { e.preventDefault(); mark(at + (e.key === "ArrowDown" ? 1 : -1)); }
     else if (e.key === "Enter" && options[at]) { e.preventDefault(); const { go } = options[at]; close(); go(); }

@@ -32,7 +32,8 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
             item.add_marker(pytest.mark.browser)
 
 
-@pytest.fixture(scope="session")
+# Of a module, not of the session: while it lives its loop runs in this thread, and no other test could run one.
+@pytest.fixture(scope="module")
 def chromium() -> Iterator[Any]:
     """One browser for all tests; every test has contexts of its own."""
     path = next(filter(None, map(shutil.which, BROWSERS)), None)

@@ -91,11 +91,14 @@ def test_every_state_has_its_colour_and_the_most_severe_is_never_hidden(
         const colours = [];
         for (const s of states) {
           c.x.fill(NaN); c.x[0] = km.x; c.y[0] = km.y; c.state[0] = s;
-          await draw();
           let seen = new Set();
-          for (let dy = -8; dy <= 8; dy++) for (let dx = -8; dx <= 8; dx++) if (yuzui.renderer.pick(mid[0] + dx, mid[1] + dy) === 0) {
-            const p = pen.getImageData(mid[0] + dx, mid[1] + dy, 1, 1).data;
-            seen.add('#' + [...p.slice(0, 3)].map(v => v.toString(16).padStart(2, '0')).join(''));
+          for (let beat = 0; beat < 4; beat++) { // orange and red blink: seen in both beats, whoever else turns them
+            yuzui.map.tick();
+            await draw();
+            for (let dy = -8; dy <= 8; dy++) for (let dx = -8; dx <= 8; dx++) if (yuzui.renderer.pick(mid[0] + dx, mid[1] + dy) === 0) {
+              const p = pen.getImageData(mid[0] + dx, mid[1] + dy, 1, 1).data;
+              seen.add('#' + [...p.slice(0, 3)].map(v => v.toString(16).padStart(2, '0')).join(''));
+            }
           }
           colours.push([...seen]);
         }

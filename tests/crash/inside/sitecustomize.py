@@ -160,9 +160,9 @@ def ack_on_receipt() -> None:
 
     submit = Wire._submit
 
-    def hasty(wire: Any, bodies: Any, receipts: Any) -> None:
+    def hasty(wire: Any, bodies: Any, receipts: Any, *more: Any, **named: Any) -> None:
         wire._poller.acknowledge(receipts)
-        submit(wire, bodies, [])
+        submit(wire, bodies, [], *more, **named)
 
     Wire._submit = hasty  # type: ignore[method-assign]
 

@@ -24,7 +24,6 @@ from ingest.config import (
 from ingest.configalerts import alert_faults
 from ingest.configfaults import Loc
 from ingest.configtables import Found, array, existing, unique, whole_table
-from ingest.sourcerules import source_faults, sources_faults
 from storage.settings import RetentionSettings
 
 FILTER_BYTES_MAX = 65_535
@@ -40,6 +39,8 @@ def rule_faults(tables: dict[str, Any], broken: set[Loc]) -> Found:
     tables  the merged config as read; paths are absolute already
     broken  places that a fault was found at: they are taken as not said
     """
+    from ingest.sourcerules import source_faults, sources_faults  # with codecs, and so Arrow: not for --help
+
     listener = whole_table(ListenerSettings, tables.get("listener", {}), ("listener",), broken)
     ops = whole_table(OpsSettings, tables.get("ops", {}), ("ops",), broken)
     subscribers = list(array(SubscriberSettings, tables.get("subscriber"), "subscriber", broken))

@@ -11,7 +11,7 @@ from typing import Annotated, Final
 from pydantic import Field
 
 from ingest.codecs.paths import Every, parse_path
-from storage.records import STATES
+from storage.eventstates import STATES
 from storage.settings import Settings
 
 CONSTANT: Final = "="

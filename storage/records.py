@@ -18,6 +18,7 @@ import orjson
 import pyarrow as pa
 
 from storage.batch import POS_ROW_BITS, RawBatch
+from storage.eventstates import STATES as STATES
 
 Buffer = bytes | memoryview
 
@@ -125,22 +126,6 @@ class Event:
     due_us: int | None = None
     received_at: int = 0
 
-
-STATES: Final[dict[str, int]] = {
-    "accepted": 1,
-    "assigned": 2,
-    "handled": 3,
-    "closed": 4,
-    "refused": 4,
-    "cancelled": 4,
-    "rated": 5,
-}
-"""Where an event can stand, for every type, and the order of its life: of two steps with one time the higher one is the
-later. 4 and above is over."""
-
-
-LEFT: Final = "left"
-"""Type of a CONTROL record: ``points`` (their ids) said farewell at ``at``, µs; no readings are to be expected."""
 
 RAW_BYTES_MAX = 64 * 1024
 """Kept of one refused message: enough to see what is wrong and to replay what gateways send in practice."""

@@ -12,10 +12,11 @@ from typing import TYPE_CHECKING, ClassVar, NamedTuple, Protocol, runtime_checka
 from zoneinfo import ZoneInfo
 
 from ingest.decode.refused import Refused
-from storage.records import Event
 
 if TYPE_CHECKING:
+    # Not at run time: a config is read, and help is shown, without Arrow.
     from ingest.config import SourceSettings
+    from storage.records import Event
 
 Key = tuple[str, str]
 """(device, quantity) in the source's own words; quantity "" where a device has one only."""

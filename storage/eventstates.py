@@ -15,7 +15,3 @@ STATES: Final[dict[str, int]] = {
 }
 """Where an event can stand, for every type, and the order of its life: of two steps with one time the higher one is the
 later. 4 and above is over."""
-
-
-LEFT: Final = "left"
-"""Type of a CONTROL record: ``points`` (their ids) said farewell at ``at``, µs; no readings are to be expected."""

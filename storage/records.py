@@ -127,6 +127,10 @@ class Event:
     received_at: int = 0
 
 
+LEFT: Final = "left"
+"""Type of a CONTROL record: ``points`` (their ids) said farewell at ``at``, µs; no readings are to be expected."""
+
+
 RAW_BYTES_MAX = 64 * 1024
 """Kept of one refused message: enough to see what is wrong and to replay what gateways send in practice."""
 

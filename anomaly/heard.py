@@ -41,7 +41,9 @@ class HeardEvents:
     """The memory of one engine, for the config's ``rules``."""
 
     def __init__(self, rules: Mapping[str, Any]) -> None:
-        needs = [need for rule in rule_settings(rules).compound for need in rule.needs if need.event]
+        # Of its own table alone: what else stands in [rules] is other rules' to judge.
+        own = {name: table for name, table in rules.items() if name == "compound"}
+        needs = [need for rule in rule_settings(own).compound for need in rule.needs if need.event]
         self._wanted = {(need.event, need.category) for need in needs}
         self._longest_us = round(max((need.within_s for need in needs), default=0.0) * US_PER_S)
         self._kept: dict[tuple[str, str], Heard] = {}

@@ -349,7 +349,8 @@ def test_the_rules_know_every_macro_of_lake_sql(tmp_path: Path) -> None:
     macros = macros_of((tmp_path / "lake.sql").read_text())
     assert macros == {
         "history", "values_at", "district_hourly", "around", "availability", "exceedances", "rain_accumulated",
-        "rain_since",
+        "rain_since", "map_counts", "map_counts_at", "online_rate", "appeals_by", "violation_rate", "violations_by",
+        "banquets_by", "approval_days", "findings_by_project", "video_alarms_by", "service_visits",
     }  # fmt: skip
     con = connect(tmp_path)
     check(con, "FROM history('a', '2026-01-01', now())", macros)

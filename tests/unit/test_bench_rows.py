@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import numpy as np
@@ -90,10 +91,12 @@ def test_a_table_is_put_between_its_marks_and_nothing_else_changes(
 
 def test_every_benchmark_the_script_names_exists() -> None:
     script = (BENCH.parent / "scripts" / "bench").read_text("utf-8")
-    listed = [name.strip() for name in script.partition('" in\n')[2].partition(")")[0].split("|")]
-    assert len(listed) > 1
-    for name in listed:
-        assert (BENCH / f"{name}_run.py").exists(), name
+    listed = re.findall(r"^    ([\w |]+)\) module=([\w.${}]+)", script, re.MULTILINE)
+    assert len(listed) > 2
+    for names, module in listed:
+        for name in names.split(" | "):
+            path = module.replace("${1}", name).replace(".", "/") + ".py"
+            assert (BENCH.parent / path).exists(), path
 
 
 def test_two_answers_are_the_same_only_if_all_but_the_last_digits_are() -> None:

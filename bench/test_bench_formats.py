@@ -1,13 +1,15 @@
-"""What a reading costs in each format: bytes of messages to columns, through codec and binding, as the engine does it.
+"""What a reading costs in each format: bytes as MQTT brings them to columns, as the engine does it.
 
-Beside each stands its library alone on the same bytes. ``extra_info``: readings, readings a second and core (CPU time,
-best of the rounds), and how many times the library's time that is.
+That is: scan of the frames, then the kernel where the format has one, else topic, codec and binding. Beside each stands
+its library alone on the same payloads. ``extra_info``: readings, readings a second and core (CPU time, best of the
+rounds), and how many times the library's time that is. ``python -m pytest bench/test_bench_formats.py -s`` prints them.
 """
 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from types import SimpleNamespace
 from typing import Any
 from zoneinfo import ZoneInfo
 
@@ -21,17 +23,24 @@ from ingest.codecs.binding import point_id_of
 from ingest.codecs.sparkplug_pb2 import Payload
 from ingest.config import Config
 from ingest.decode.messages import Chunk, Messages
+from ingest.kernels.compiling import IS_COMPILED
+from ingest.mqtt.codec import encode
+from ingest.mqtt.packets import Publish
 from ingest.routes import Routes
 from ingest.simulate.encoders.base import Sent, encoder_class
 from ingest.sourcesettings import SourceSettings
+from storage.batch import RawBatch
 from tests.tables import point_table
 
 ZONE = ZoneInfo("Asia/Shanghai")
 NOW_US = time.time_ns() // 60_000_000_000 * 60_000_000
 DEVICES = 10
-QUANTITIES = 50
-REPORTS = 10
+READINGS = 5_000
+EACH = (50, 24, 10)
+"""Readings a message."""
+QUANTITIES = max(EACH)
 ROUNDS = 15
+PEER = SimpleNamespace(client_id="bench", credential=None, from_publisher=True)
 
 LINES = {"device": "{tag:station}"}
 MAPPED = {
@@ -64,26 +73,65 @@ def best(of: Callable[[], object]) -> float:
     return min(took)
 
 
+def turn_of(
+    decoder: Messages, routes: Routes, messages: Sequence[tuple[str, bytes]]
+) -> Callable[[], RawBatch]:
+    """One poll that brings these messages, on one connection."""
+    table = routes.table(None, lambda _name, _topic: True)
+
+    def taken() -> RawBatch:
+        batch, refusals = decoder.take(NOW_US)
+        assert not refusals
+        return batch
+
+    if not IS_COMPILED:
+        topics = [topic.encode() for topic, _ in messages]
+        chunk = Chunk(topics, [payload for _, payload in messages], b"\x32" * len(messages), "bench")
+
+        def plainly() -> RawBatch:
+            decoder.feed(table, chunk, NOW_US)
+            return taken()
+
+        return plainly
+
+    from ingest.mqtt.arena import Arena
+
+    stream = b"".join(encode(Publish(topic, payload, 1, pid=1), False) for topic, payload in messages)
+    arena: Arena[Any] = Arena(len(stream))
+    arena.view[: len(stream)] = stream
+
+    def poll() -> RawBatch:
+        arena.clear()
+        arena.segment(PEER, len(stream), False)
+        arena.scan(1 << 20)
+        decoder.feed_arena(arena, lambda _credential: table, NOW_US)
+        return taken()
+
+    return poll
+
+
+@pytest.mark.parametrize("each", EACH)
 @pytest.mark.parametrize("name", sorted(LIBRARIES))
-def test_reports_of_fifty_quantities(benchmark: Any, name: str) -> None:
-    """Ten devices send ten reports of fifty quantities each."""
+def test_reports_of_some_quantities(benchmark: Any, name: str, each: int) -> None:
+    """Ten devices report some quantities of one moment each, again and again."""
     body, library = LIBRARIES[name]
     settings = SourceSettings.model_validate({"name": "field", "codec": name, "topics": ["up"], **body})
     speaker = encoder_class(name)
     assert speaker is not None
     encoder = speaker(settings, ZONE)
     devices = [f"d{n}" for n in range(DEVICES)]
-    quantities = [f"q{n}" for n in range(QUANTITIES)]
+    quantities = [f"q{n}" for n in range(each)]
+    reports = READINGS // DEVICES // each
     messages = [
         message
-        for report in range(REPORTS)
+        for report in range(reports)
         for device in devices
         for message in encoder.messages(
             [
                 Sent(
                     device,
                     quantity,
-                    NOW_US - (REPORTS - report) * 60_000_000,
+                    NOW_US - (reports - report) * 60_000_000,
                     12.34 + number + report,
                     encoder.FLAG,
                 )
@@ -91,26 +139,21 @@ def test_reports_of_fifty_quantities(benchmark: Any, name: str) -> None:
             ]
         )
     ]
-    points = point_table(DEVICES * QUANTITIES, source="field")
+    points = point_table(DEVICES * each, source="field")
     points.point_id = [point_id_of("", "field", d, q) for d in devices for q in quantities]
     routes = Routes(points, Config(source=[settings]))
     decoder = Messages(routes, 1000)
     decoder.set_window(NOW_US)
-    table = routes.table(None, lambda _name, _topic: True)
+    turn = turn_of(decoder, routes, messages)
     payloads = [payload for _, payload in messages]
-    chunk = Chunk([topic.encode() for topic, _ in messages], payloads, b"\x32" * len(messages), "bench")
-
-    def turn() -> int:
-        decoder.feed(table, chunk, NOW_US)
-        batch, refusals = decoder.take(NOW_US)
-        assert not refusals
-        return len(batch)
-
-    readings = DEVICES * REPORTS * QUANTITIES
-    assert turn() == readings
+    readings = DEVICES * reports * each
+    assert len(turn()) == readings
     whole, alone = best(turn), best(lambda: list(map(library, payloads)))
     benchmark.extra_info["readings"] = readings
     benchmark.extra_info["readings_per_core_s"] = round(readings / whole)
-    benchmark.extra_info["times_its_library"] = round(whole / alone, 1)
-    print(f"{name}: {readings / whole:,.0f} readings/s and core, {whole / alone:.1f} times its library alone")
-    assert benchmark.pedantic(turn, rounds=3) == readings
+    benchmark.extra_info["times_its_library"] = round(whole / alone, 2)
+    print(
+        f"\n{name}, {readings / len(messages):.0f} a message: {readings / whole:,.0f} readings/s and core,"
+        f" {whole / len(messages) * 1e6:.1f} us a message, {whole / alone:.2f} times its library alone"
+    )
+    assert len(benchmark.pedantic(turn, rounds=3)) == readings

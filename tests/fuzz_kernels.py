@@ -24,6 +24,7 @@ from ingest.kernels.scan import DONE, ODD, PARTIAL, STOP
 from ingest.mqtt.arena import Arena
 from ingest.mqtt.codec import encode
 from ingest.mqtt.packets import Ack, Kind, Publish
+from ingest.mqtt.properties import Prop, Properties, PropertyValue
 from ingest.routes import Routes
 from tests.tables import point_table
 
@@ -234,8 +235,8 @@ def rows_of(messages: Messages) -> tuple[list[Row], list[Any]]:
 class Decoders:
     """The same messages through an arena and through the general decoder alone."""
 
-    def __init__(self) -> None:
-        self.routes = routes_of_all()
+    def __init__(self, routes: Routes | None = None) -> None:
+        self.routes = routes or routes_of_all()
         self.by_kernel = Messages(self.routes, 1 << 30)
         self.slowly = Messages(self.routes, 1 << 30)
         self.slowly._short = None  # type: ignore[assignment]
@@ -333,8 +334,28 @@ def fuzz_decode(
     told = Told()
     for number in range(0, count, BATCH):
         batch = list(cases(seed * 1_000_003 + number, min(BATCH, count - number)))
-        told += decoders.check(batch, from_broker=cases is decode_cases and bool(number // BATCH % 2))
+        told += decoders.check(batch, from_broker=cases is not number_cases and bool(number // BATCH % 2))
     return told
+
+
+def _properties(random: Random) -> Properties:
+    """Properties of a PUBLISH, now and then with a topic alias."""
+    texts = ("", "a", "单位", "x" * 150)
+    choice: list[tuple[Prop, PropertyValue]] = [
+        (Prop.PAYLOAD_FORMAT, random.randrange(2)),
+        (Prop.MESSAGE_EXPIRY, random.getrandbits(32)),
+        (Prop.CONTENT_TYPE, random.choice(texts)),
+        (Prop.RESPONSE_TOPIC, random.choice(texts)),
+        (Prop.CORRELATION_DATA, random.randbytes(random.randrange(9))),
+        (Prop.SUBSCRIPTION_ID, [random.randrange(1, 1 << 28) for _ in range(random.randrange(1, 3))]),
+        (
+            Prop.USER_PROPERTY,
+            [(random.choice(texts), random.choice(texts)) for _ in range(random.randrange(1, 4))],
+        ),
+    ]
+    if not random.randrange(8):
+        choice.append((Prop.TOPIC_ALIAS, random.randrange(1, 9)))
+    return dict(random.sample(choice, random.randrange(1, len(choice))))
 
 
 def frame_cases(seed: int, v5: bool) -> bytes:
@@ -346,7 +367,8 @@ def frame_cases(seed: int, v5: bool) -> bytes:
         payload = random.randbytes(random.choice((0, 1, 20, 60, 130, 300)))
         qos = random.randrange(3)
         pid = random.randrange(1, 65_536) if qos else 0
-        publish = Publish(topic, payload, qos, not random.randrange(2), bool(pid % 2), pid)
+        properties = _properties(random) if v5 and random.randrange(2) else {}
+        publish = Publish(topic, payload, qos, not random.randrange(2), bool(pid % 2), pid, properties)
         kind = random.randrange(12)
         if kind == 0:
             out += encode(Ack(Kind.PUBREL, random.randrange(1, 65_536)), v5)
@@ -423,14 +445,18 @@ def main() -> int:
     options = parser.parse_args()
     print(f"seed {options.seed}", file=sys.stderr)
     told = Counter[str]()
-    decoders = Decoders()
+    from tests.fuzz_packs import pack_cases, routes_of_packs
+
+    decoders, packs = Decoders(), Decoders(routes_of_packs())
     step = 20_000
     for number in range(0, options.cases, step):
         size = min(step, options.cases - number)
         decoded = fuzz_decode(options.seed + number, size, decoders)
+        packed = fuzz_decode(options.seed + number, size, packs, pack_cases)
         numbers = fuzz_decode(options.seed + number, size, decoders, number_cases)
         scanned = fuzz_scan(options.seed + number, size // 5)
         told.update(messages=decoded.cases, readings_by_kernel=decoded.taken, readings=decoded.readable)
+        told.update(packs=packed.cases, pack_readings_by_kernel=packed.taken, pack_readings=packed.readable)
         told.update(numbers=numbers.cases, numbers_by_kernel=numbers.taken, numbers_read=numbers.readable)
         told.update(streams=scanned.cases, frames_by_kernel=scanned.readable)
         print(f"\r{number + size:,} of {options.cases:,} messages", end="", file=sys.stderr, flush=True)

@@ -120,6 +120,18 @@ class CommonCodec(Protocol):
 
 
 @runtime_checkable
+class SpokenCodec(Protocol):
+    """A codec whose common messages a kernel reads once it heard what the names in them mean (ingest.kernels.packs)."""
+
+    def spoken(self, payload: bytes) -> list[tuple[bytes, Key]]:
+        """The names of a message that ``parse`` read without a refusal, as its kernel puts them together, and keys.
+
+        Raises nothing: [] for a message that has none.
+        """
+        ...
+
+
+@runtime_checkable
 class StreamCodec(Protocol):
     """A codec that runs on plain TCP too: it finds the frames in a stream of bytes."""
 

@@ -134,6 +134,18 @@ class Senml:
                     self._slowly(base, record, parsed)
         return parsed
 
+    def spoken(self, payload: bytes) -> list[tuple[bytes, Key]]:
+        """See ingest.codecs.base.SpokenCodec: resolved names, each once."""
+        base, named = "", {}
+        try:
+            for record in self._records(payload):
+                base = record.get("bn", base)
+                name = record.get("n", "")
+                named[base + name] = self._keys(base)[name]
+        except (AttributeError, TypeError, Refused):
+            return []
+        return [(name.encode(), key) for name, key in named.items()]
+
     def _records(self, payload: bytes) -> list[Any]:
         try:
             pack = orjson.loads(payload)

@@ -136,17 +136,23 @@ class Messages:
         ).reshape(-1, 2)
         everything = np.arange(arena.count, dtype=np.int32)
         left, asked = self._short.decode(arena, facts, everything, columns)
-        slow: list[int] = left.tolist()
         if asked.any():
-            slow = self._ask(arena, facts, left, asked, table_of)
+            left = self._ask(arena, facts, left, asked, table_of)
+        strange: Sequence[bool] = ()
+        timed = 0
+        if len(left):
+            left, unheard, timed = self._short.packs.decode(arena, facts, left, received_at, columns)
+            strange = unheard.tolist()
         self.counts["messages"] += arena.count
         self.counts["received"] += columns.filled
-        untimed = int(np.count_nonzero(columns.rows.time[: columns.filled] == UNTIMED))
+        untimed = timed + int(np.count_nonzero(columns.rows.time[: columns.filled] == UNTIMED))
         if untimed:
             self.counts["untimed"] += untimed
-        return self._feed_left(arena, slow, table_of, received_at, heard) if slow else {}
+        if not len(left):
+            return {}
+        return self._feed_left(arena, left.tolist(), strange, table_of, received_at, heard)
 
-    def _ask(self, arena: Arena[Any], facts: I32, left: I32, asked: I32, table_of: TableOf) -> list[int]:
+    def _ask(self, arena: Arena[Any], facts: I32, left: I32, asked: I32, table_of: TableOf) -> I32:
         """Ask for each topic a credential uses for the first time; decode what it may say. What is left then."""
         assert self._short is not None
         credentials, routes, permitted = [], [], []
@@ -157,23 +163,26 @@ class Messages:
                 credentials.append(int(facts[segment, 0]))
                 routes.append(route - 1)
         if not permitted:
-            return list(left.tolist())
+            return left
         self._short.permit(credentials, routes)
         again, _ = self._short.decode(arena, facts, np.array(permitted, np.int32), self._columns)
         self._columns.mixed = True
-        return sorted({*left.tolist()} - {*permitted} | {*again.tolist()})
+        return np.array(sorted({*left.tolist()} - {*permitted} | {*again.tolist()}), np.int32)
 
     def _feed_left(
         self,
         arena: Arena[Any],
         left: Sequence[int],
+        strange: Sequence[bool],
         table_of: TableOf,
         received_at: int,
         heard: Callable[[Any], None],
     ) -> dict[int, str]:
+        """``strange``: of each, whether the kernels learn from it once it was read."""
+        assert self._short is not None
         self._set_general_window()
         refused: dict[int, str] = {}
-        for index in left:
+        for index, unheard in zip(left, strange, strict=True):
             peer = arena.owners[arena.segment_of(index)]
             topic, payload = arena.topic(index), arena.payload(index)
             route = table_of(peer.credential)[topic]
@@ -189,6 +198,8 @@ class Messages:
                 reason = self._decode_slowly(route, message)
                 if reason:
                     refused[index] = reason
+                elif unheard:
+                    self._short.packs.learn(route, topic, self._credentials[peer.credential], payload)
             heard(peer)
         self._columns.place(BEHIND)
         return refused

@@ -12,33 +12,36 @@ from typing import Any
 import numpy as np
 
 from ingest.decode.columns import Columns, Rows
+from ingest.decode.packway import PackWay
 from ingest.decode.zones import DAYS_MAX, steady_span
 from ingest.kernels.decode import (
-    BARE,
-    DEPTH_MAX,
     FIELD_BYTES,
     FIELDS,
-    MISSING,
-    MISSING_MAX,
-    MISSINGS,
     NAME_BYTES_MAX,
-    NEWEST,
-    OLDEST,
-    PAYLOAD_MAX,
     R_GATEWAY,
     R_ON_RECEIPT,
     R_POINT,
     R_SOURCE,
-    READINGS_MAX,
     ROUTE_FIELDS,
+    Points,
+    Sources,
+    decode_messages,
+)
+from ingest.kernels.grammar import (
+    BARE,
+    DEPTH_MAX,
+    MISSING,
+    MISSING_MAX,
+    MISSINGS,
+    NEWEST,
+    OLDEST,
+    PAYLOAD_MAX,
+    READINGS_MAX,
     SCALE,
     SOURCE_FIELDS,
     ZONE_FROM,
     ZONE_TO,
     ZONE_US,
-    Points,
-    Sources,
-    decode_messages,
 )
 from ingest.kernels.tables import Pairs, Texts, texts_of
 from ingest.mqtt.arena import Arena
@@ -76,6 +79,7 @@ class ShortWay:
         self._zones_at = -ZONES_AGAIN_US
         self.allowed = Pairs()
         self.sources = self._compile_sources()
+        self.packs = PackWay(routes, self.sources.numbers)
         points = routes.points
         code_of = {source.name: code for code, source in enumerate(self._sources)}
         code = np.array([code_of[name] for name in points.sources], np.int32)[points.source]

@@ -11,27 +11,31 @@ from typing import Final, NamedTuple
 
 import numpy as np
 
-from ingest.kernels.compiling import compiled, inlined, part
-from ingest.kernels.numbers import BAD, INTEGER, iso_time, number, number_apart
+from ingest.kernels.compiling import compiled, inlined
+from ingest.kernels.grammar import (
+    BARE,
+    DEPTH_MAX,
+    MISSING_FLAG,
+    NEWEST,
+    OLDEST,
+    PAYLOAD_MAX,
+    READINGS_MAX,
+    SCALE,
+    SOURCE_FIELDS,
+    UNTIMED,
+    blank,
+    is_code,
+    is_null,
+    put,
+    skip,
+    text_end,
+    time_of_number,
+    time_of_text,
+)
+from ingest.kernels.numbers import BAD, INTEGER, number, number_apart
 from ingest.kernels.scan import LOAD_AT, LOAD_BYTES, MESSAGE_FIELDS, SEGMENT, TOPIC_AT, TOPIC_BYTES
 from ingest.kernels.tables import Texts, U64s, has_pair, maybe_number_of, number_of
-from ingest.kernels.words import (
-    INT,
-    U64,
-    float_of_bits,
-    hash_of,
-    i32,
-    i64,
-    prefetch,
-    put_f64,
-    put_i32,
-    put_i64,
-    put_u8,
-    same,
-    u8,
-    u64,
-    utf8_from,
-)
+from ingest.kernels.words import INT, U64, hash_of, i32, i64, prefetch, put_i64, same, u8, u64
 from storage.batch import F64, I32, I64, U8
 
 TIME, VALUE, ID, FLAG = range(4)
@@ -41,15 +45,6 @@ FIELD_BYTES: Final = 64
 """What each takes in a table: its name, and how long it is in the byte behind the longest name."""
 NAME_BYTES_MAX: Final = 55
 """Of a field's name; a longer one leaves its source to the general decoder."""
-
-SCALE, BARE, PAYLOAD_MAX, READINGS_MAX, DEPTH_MAX, OLDEST, NEWEST = range(7)
-ZONE_US, ZONE_FROM, ZONE_TO, MISSINGS, MISSING = range(7, 12)
-"""A source's numbers, int64: µs a unit of time (0: nanoseconds); whether bare numbers are readings; bytes,
-readings and levels a message may have; the time window in µs; what local times
-in [ZONE_FROM, ZONE_TO) are ahead of UTC, µs; how many codes for "no value" it has; from MISSING on the bits
-of these doubles."""
-MISSING_MAX: Final = 8
-SOURCE_FIELDS: Final = MISSING + MISSING_MAX
 
 R_POINT, R_GATEWAY, R_SOURCE, R_ON_RECEIPT = range(4)
 """A route's numbers, int32: point or -1; gateway or -1; source, -1 where it has no short way; 1 where the
@@ -61,13 +56,10 @@ S_CREDENTIAL, S_BROKER = range(2)
 AHEAD: Final = 32
 """Messages whose topics are looked up together: enough to hide the memory's latency, few enough that what was
 fetched is still near."""
-UNTIMED: Final = -(1 << 63)
-"""Stands for the time of a reading that brought none."""
 TAKEN: Final = -1
 LEFT: Final = 0
 """What became of a message: added; or the general decoder's. Where nobody asked yet whether its credential may
 say it: the number of its route and one."""
-MISSING_FLAG: Final = 9
 RETAIN: Final = 1
 
 
@@ -87,61 +79,6 @@ class Points(NamedTuple):
 
 
 @inlined
-def _blank(i: int, end: int) -> int:
-    """The next byte that is no whitespace."""
-    while i < end:
-        c = u8(i)
-        if c > 32 or (c != 32 and c != 10 and c != 13 and c != 9):
-            break
-        i += 1
-    return i
-
-
-@inlined
-def _text_end(i: int, end: int) -> int:
-    """The closing quote of a text that begins at ``i``; -1 for escapes, control characters and bad UTF-8."""
-    while i < end:
-        c = u8(i)
-        if c == 34:
-            return i
-        if c == 92 or c < 32:
-            return -1
-        if c < 128:
-            i += 1
-        else:
-            i = utf8_from(i, end)
-            if i < 0:
-                return -1
-    return -1
-
-
-@part
-def _skip(i: int, end: int) -> int:
-    """The byte after a scalar nobody asked for; -1 where it is none, or not plain."""
-    c = u8(i) if i < end else 0
-    if c == 34:
-        i = _text_end(i + 1, end)
-        return i + 1 if i >= 0 else -1
-    if c == 116:
-        ok = i + 4 <= end and u8(i + 1) == 114 and u8(i + 2) == 117 and u8(i + 3) == 101
-        return i + 4 if ok else -1
-    if c == 110:
-        ok = i + 4 <= end and u8(i + 1) == 117 and u8(i + 2) == 108 and u8(i + 3) == 108
-        return i + 4 if ok else -1
-    if c == 102:
-        ok = i + 5 <= end and u8(i + 1) == 97 and u8(i + 2) == 108
-        ok = ok and u8(i + 3) == 115 and u8(i + 4) == 101
-        return i + 5 if ok else -1
-    form, i, _, _, _ = number_apart(i, end)
-    return i if form != BAD else -1
-
-
-@inlined
-def _is_null(i: int, end: int) -> bool:
-    return i + 4 <= end and u8(i) == 110 and u8(i + 1) == 117 and u8(i + 2) == 108 and u8(i + 3) == 108
-
-
-@inlined
 def _field_at(i: int, end: int, fields: int) -> int:
     """Which of the source's fields is named by the text at ``i``; -1 for none of them."""
     for k in range(FIELDS):
@@ -151,58 +88,6 @@ def _field_at(i: int, end: int, fields: int) -> int:
         if i + size < end and u8(i + size) == 34 and same(field, i, size):
             return k
     return -1
-
-
-@inlined
-def _code(numbers: int, value: float) -> bool:
-    """Whether a value means "no value"."""
-    for k in range(i64(numbers + 8 * MISSINGS)):  # noqa: SIM110 - numba knows no generators
-        if float_of_bits(u64(numbers + 8 * (MISSING + k))) == value:
-            return True
-    return False
-
-
-@part
-def _time_of_text(i: int, end: int, numbers: int) -> tuple[bool, int]:
-    """µs of an ISO time between two quotes."""
-    form, us = iso_time(i, end)
-    if form == 2:
-        if us < i64(numbers + 8 * ZONE_FROM) or us >= i64(numbers + 8 * ZONE_TO):
-            return False, 0
-        us -= i64(numbers + 8 * ZONE_US)
-    return form != 0, us
-
-
-@inlined
-def _time_of_number(form: int, value: float, whole: int, scale: int) -> tuple[bool, int]:
-    """µs of a number in a source's unit, rounded as Python rounds."""
-    if form == INTEGER:
-        if scale == 0:
-            return True, whole // 1000
-        # No calendar goes so far; and what goes on stays inside int64.
-        if whole > 1 << 40 and scale > 1000:
-            return False, 0
-        if whole > 1 << 53 or whole < -(1 << 40):
-            return False, 0
-        return True, whole * scale
-    if scale == 0:
-        return False, 0
-    us = value * float(scale)
-    if not -9e15 < us < 9e15:
-        return False, 0
-    return True, INT(np.rint(us))
-
-
-@inlined
-def _put(
-    out: tuple[int, int, int, int], row: int, point: int, time_us: int, value: float, missing: bool, flag: int
-) -> None:
-    """One reading into the columns."""
-    points, times, values, flags = out
-    put_i32(points + 4 * row, point)
-    put_i64(times + 8 * row, time_us)
-    put_f64(values + 8 * row, np.nan if missing else value)
-    put_u8(flags + row, MISSING_FLAG if missing and flag == 0 else flag)
 
 
 @inlined
@@ -227,7 +112,7 @@ def _object(
     value = 0.0
     missing = False
     flag = 0
-    i = _blank(i + 1, end)
+    i = blank(i + 1, end)
     while True:
         if i >= end or u8(i) != 34:
             return -1
@@ -239,33 +124,33 @@ def _object(
                 return -1
             seen |= 1 << field
         else:
-            i = _text_end(i, end)
+            i = text_end(i, end)
             if i < 0:
                 return -1
-        i = _blank(i + 1, end)
+        i = blank(i + 1, end)
         if i >= end or u8(i) != 58:
             return -1
-        i = _blank(i + 1, end)
+        i = blank(i + 1, end)
         if i >= end:
             return -1
         c = u8(i)
         if field == TIME:
             if c == 34:
-                close = _text_end(i + 1, end)
+                close = text_end(i + 1, end)
                 if close < 0:
                     return -1
-                ok, time_us = _time_of_text(i + 1, close, numbers)
+                ok, time_us = time_of_text(i + 1, close, numbers)
                 i = close + 1
             else:
                 form, i, real, whole, holds = number(i, end)
                 if form == BAD or (form == INTEGER and holds == 0):
                     return -1
-                ok, time_us = _time_of_number(form, real, whole, i64(numbers + 8 * SCALE))
+                ok, time_us = time_of_number(form, real, whole, i64(numbers + 8 * SCALE))
             if not ok or time_us < i64(numbers + 8 * OLDEST) or time_us > i64(numbers + 8 * NEWEST):
                 return -1
         elif field == VALUE:
             if c == 110:
-                if not _is_null(i, end):
+                if not is_null(i, end):
                     return -1
                 missing = True
                 i += 4
@@ -273,11 +158,11 @@ def _object(
                 form, i, value, _, _ = number(i, end)
                 if form == BAD:
                     return -1
-                missing = _code(numbers, value)
+                missing = is_code(numbers, value)
         elif field == ID:
             if c != 34:
                 return -1
-            close = _text_end(i + 1, end)
+            close = text_end(i + 1, end)
             if close < 0:
                 return -1
             size = close - i - 1
@@ -292,7 +177,7 @@ def _object(
             i = close + 1
         elif field == FLAG:
             if c == 110:
-                if not _is_null(i, end):
+                if not is_null(i, end):
                     return -1
                 i += 4
             else:
@@ -303,10 +188,10 @@ def _object(
                     return -1
                 flag = whole
         else:
-            i = _skip(i, end)
+            i = skip(i, end)
             if i < 0:
                 return -1
-        i = _blank(i, end)
+        i = blank(i, end)
         if i >= end:
             return -1
         c = u8(i)
@@ -315,12 +200,12 @@ def _object(
             break
         if c != 44:
             return -1
-        i = _blank(i, end)
+        i = blank(i, end)
     if not seen >> VALUE & 1 or point < 0:
         return -1
     if not seen >> TIME & 1 and (retained or u8(on_receipt + point) == 0):
         return -1
-    _put(out, row, point, time_us, value, missing, flag)
+    put(out, row, point, time_us, value, missing, flag)
     return i
 
 
@@ -448,14 +333,14 @@ def decode_messages(
                 point = INT(routes[route, R_POINT])
                 gateway = INT(routes[route, R_GATEWAY])
                 retained = broker and heads[m] & RETAIN != 0
-                i = _blank(start, end)
+                i = blank(start, end)
                 c = u8(i) if i < end else 0
                 if c == 123 or c == 91:
                     many = c == 91
                     if rows >= room:
                         return k, rows, lefts
                     if many:
-                        i = _blank(i + 1, end)
+                        i = blank(i + 1, end)
                     longest = i64(numbers + 8 * READINGS_MAX)
                     if many and i64(numbers + 8 * DEPTH_MAX) < 2:
                         longest = 0
@@ -483,26 +368,26 @@ def decode_messages(
                             break
                         out_message[after] = m
                         after += 1
-                        i = _blank(i, end)
+                        i = blank(i, end)
                         if not many:
                             break
                         c = u8(i) if i < end else 0
                         i += 1
                         if c == 93:
-                            i = _blank(i, end)
+                            i = blank(i, end)
                             break
                         if c != 44:
                             i = INT(-1)
                             break
-                        i = _blank(i, end)
+                        i = blank(i, end)
                     if i == end:
                         reason = TAKEN
                 elif point >= 0 and i64(numbers + 8 * BARE) != 0 and not retained:
                     if rows >= room:
                         return k, rows, lefts
                     form, i, value, _, _ = number_apart(i, end)
-                    if form != BAD and routes[route, R_ON_RECEIPT] != 0 and _blank(i, end) == end:
-                        missing = _code(numbers, value)
+                    if form != BAD and routes[route, R_ON_RECEIPT] != 0 and blank(i, end) == end:
+                        missing = is_code(numbers, value)
                         out_point[rows] = point
                         out_time[rows] = UNTIMED
                         out_value[rows] = np.nan if missing else value

@@ -1,8 +1,9 @@
 """The scan of PUBLISH frames in the bytes of many connections, in one call.
 
 Owns the common frame: what ingest.frames.scan would take too, and nothing it would not. Where anything
-else stands (another packet, a fault, MQTT 5 properties, a packet above the limit) the segment is ODD from
-there on, and its connection's own stream goes on in plain Python.
+else stands (another packet, a fault, a topic alias, a packet above the limit) the segment is ODD from
+there on, and its connection's own stream goes on in plain Python. Other MQTT 5 properties of a PUBLISH mean nothing
+to us: they are checked as the stream would check them, and passed over.
 """
 
 from __future__ import annotations
@@ -11,8 +12,8 @@ from typing import Final
 
 import numpy as np
 
-from ingest.kernels.compiling import compiled
-from ingest.kernels.words import INT, is_topic, u8
+from ingest.kernels.compiling import compiled, part
+from ingest.kernels.words import INT, is_topic, u8, utf8_from
 from storage.batch import I32, I64, U8
 
 WHOLE: Final = 0
@@ -29,6 +30,94 @@ SEGMENT_FIELDS: Final = 10
 TOPIC_AT, TOPIC_BYTES, LOAD_AT, LOAD_BYTES, PID, SEGMENT = range(6)
 """Columns of a message: topic and payload in the buffer; packet id, 0 where there is none."""
 MESSAGE_FIELDS: Final = 6
+
+_FORMAT, _EXPIRY, _CONTENT_TYPE, _RESPONSE_TOPIC, _CORRELATION = 0x01, 0x02, 0x03, 0x08, 0x09
+_SUBSCRIPTION, _USER = 0x0B, 0x26
+"""Properties a PUBLISH may have (MQTT 5, 3.3.2.3), but the topic alias."""
+
+
+@part
+def _after_varint(i: int, end: int) -> int:
+    """The byte after a variable byte integer in its shortest form; -1 where none stands whole."""
+    for k in range(4):
+        if i + k >= end:
+            return -1
+        byte = u8(i + k)
+        if byte < 128:
+            return -1 if byte == 0 and k > 0 else i + k + 1
+    return -1
+
+
+@part
+def _after_text(i: int, end: int) -> int:
+    """The byte after a text and its length; -1 for one that is cut, no UTF-8 or has U+0000."""
+    if i + 2 > end:
+        return -1
+    after: int = i + 2 + (u8(i) << 8 | u8(i + 1))
+    if after > end:
+        return -1
+    i += 2
+    while i < after:
+        c = u8(i)
+        if c == 0:
+            return -1
+        if c < 128:
+            i += 1
+        else:
+            i = utf8_from(i, after)
+            if i < 0:
+                return -1
+    return after
+
+
+@part
+def _after_properties(i: int, end: int) -> int:
+    """The byte after the properties of a PUBLISH, none of which asks anything of us; -1 for any other."""
+    begin = _after_varint(i, end)
+    if begin < 0:
+        return -1
+    size = 0
+    for k in range(begin - i):
+        size |= (u8(i + k) & 127) << (7 * k)
+    stop = begin + size
+    if stop > end:
+        return -1
+    i = begin
+    seen = 0
+    while i < stop:
+        which = u8(i)
+        i += 1
+        if which > _USER:
+            return -1
+        if which != _SUBSCRIPTION and which != _USER:
+            if seen >> which & 1:
+                return -1
+            seen |= 1 << which
+        if which == _FORMAT:
+            if i >= stop or u8(i) > 1:
+                return -1
+            i += 1
+        elif which == _EXPIRY:
+            i += 4
+        elif which in (_CONTENT_TYPE, _RESPONSE_TOPIC):
+            i = _after_text(i, stop)
+        elif which == _CORRELATION:
+            if i + 2 > stop:
+                return -1
+            i += 2 + (u8(i) << 8 | u8(i + 1))
+        elif which == _SUBSCRIPTION:
+            if i < stop and u8(i) == 0:
+                return -1
+            i = _after_varint(i, stop)
+        elif which == _USER:
+            i = _after_text(i, stop)
+            if i >= 0:
+                i = _after_text(i, stop)
+        else:
+            return -1
+        if i < 0 or i > stop:
+            return -1
+    return stop
 
 
 @compiled
@@ -125,9 +214,15 @@ def scan_segments(
                     break
                 load_at += 2
             if v5:
-                if load_at >= after or u8(base + load_at) != 0:
+                if load_at >= after:
                     break
-                load_at += 1
+                if u8(base + load_at) == 0:
+                    load_at += 1
+                else:
+                    behind = _after_properties(base + load_at, base + after)
+                    if behind < 0:
+                        break
+                    load_at = INT(behind - base)
             elif load_at > after:
                 break
             if not is_topic(base + topic_at, topic_bytes):

@@ -10,12 +10,22 @@ import subprocess
 import sys
 from pathlib import Path
 from random import SystemRandom
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 
 pytest.importorskip("numba")
 
-from tests.fuzz_kernels import Decoders, fuzz_decode, fuzz_scan, number_cases
+from ingest.decode.messages import Messages
+from ingest.kernels.scan import DONE, ODD, STOP
+from ingest.mqtt.arena import Arena
+from ingest.mqtt.codec import encode
+from ingest.mqtt.packets import Publish
+from ingest.mqtt.properties import Prop, Properties
+from ingest.routes import RouteTable
+from tests.fuzz_kernels import NOW, Decoders, fuzz_decode, fuzz_scan, number_cases
+from tests.fuzz_packs import pack_cases, routes_of_packs
 
 SUITE = Path(__file__).resolve().parents[3] / "shared" / "data" / "json-suite"
 
@@ -39,6 +49,129 @@ def test_4000_numbers_are_the_same_to_the_last_bit(decoders: Decoders) -> None:
     print(f"seed {seed}")
     told = fuzz_decode(seed, 4_000, decoders, number_cases)
     assert told.taken > 3 * told.readable // 4 > 2_000
+
+
+@pytest.fixture(scope="module")
+def packs() -> Decoders:
+    return Decoders(routes_of_packs())
+
+
+def test_4000_packs_become_the_same_rows_and_the_same_refusals(packs: Decoders) -> None:
+    seed = SystemRandom().randrange(1 << 30)
+    print(f"seed {seed}")
+    told = fuzz_decode(seed, 4_000, packs, pack_cases)
+    assert told.readable > 2_000
+    assert told.taken > told.readable // 5
+
+
+HEAD = b'{"bn":"d1:","bt":1789999990,"n":"x","v":1.5}'
+ATTACKS = {
+    "the same name and time twice": b"[%s,%s]" % (HEAD, HEAD),
+    "a label twice": b'[{"bn":"d1:","bt":1789999990,"n":"x","v":1,"v":2}]',
+    "a base name and no name": b'[{"bn":"d1:x","bt":1789999990,"v":1}]',
+    "a base name and an empty one": b'[{"bn":"d1:x","bt":1789999990,"n":"","v":1}]',
+    "no name at all": b'[{"bt":1789999990,"v":1}]',
+    "a huge exponent": b'[%s,{"n":"w","v":1e308},{"n":"x","v":1e309}]' % HEAD,
+    "an exponent of many digits": b'[%s,{"n":"x","v":1e99999999999999999999}]' % HEAD,
+    "NaN": b'[%s,{"n":"x","v":NaN}]' % HEAD,
+    "infinity": b'[%s,{"n":"x","v":-Infinity}]' % HEAD,
+    "zero with a sign": b'[%s,{"n":"x","v":-0.0},{"n":"w","v":-0}]' % HEAD,
+    "a label in escapes": b'[%s,{"\\u006e":"x","v":1}]' % HEAD,
+    "a name in escapes": b'[%s,{"n":"\\u0078","v":1}]' % HEAD,
+    "half a character": b'[%s,{"n":"x\xe9\x9b","v":1}]' % HEAD,
+    "a lone surrogate": b'[%s,{"u":"\xed\xa0\x80","n":"x","v":1}]' % HEAD,
+    "a text, which is no number": b'[%s,{"n":"x","vs":"1"}]' % HEAD,
+    "two values": b'[%s,{"n":"x","v":1,"vb":true}]' % HEAD,
+    "a sum": b'[%s,{"n":"x","s":1}]' % HEAD,
+    "a base value for all behind it": b'[%s,{"bv":5,"n":"x","v":1},{"n":"w","v":1}]' % HEAD,
+    "what must be understood": b'[%s,{"n":"x","v":1,"x_":1}]' % HEAD,
+    "a version of tomorrow": b'[{"bver":11,"bn":"d1:","bt":1789999990,"n":"x","v":1}]',
+    "nested a thousand deep": b"[%s,%s%s]" % (HEAD, b'{"n":' * 1000 + b"1" + b"}" * 1000, b""),
+    "brackets that never close": b"[" * 100_000,
+    "a comma too many": b"[%s,]" % HEAD,
+    "a pack and more behind it": b"[%s] [%s]" % (HEAD, HEAD),
+    "nothing": b"",
+    "an empty pack": b"[]",
+    "empty records": b"[{},{}]",
+    "base fields only": b'[{"bn":"d1:","bt":1789999990}]',
+    "base fields of all kinds": b'[{"bn":"d1:"},{"bt":1789999990},%s,{"bn":"d2:"},{"n":"x","v":3}]' % HEAD,
+    "a time as text": b'[{"bn":"d1:","bt":"1789999990","n":"x","v":1}]',
+    "a time beyond any calendar": b'[{"bn":"d1:","bt":1e18,"n":"x","v":1}]',
+    "a time of a thousand digits": b'[{"bn":"d1:","bt":%s,"n":"x","v":1}]' % (b"1" * 1000),
+    "relative to now, and at the border": b'[{"bn":"d1:","n":"x","v":1,"t":-5},{"n":"x","t":268435455.5,"v":2}]',
+    "a megabyte": b"[%s]" % b",".join([HEAD] * 22_000),
+    "ten thousand and one records": b"[%s]" % b",".join([HEAD] * 10_001),
+    "ten thousand records": b"[%s]" % b",".join([HEAD] * 10_000),
+    "a megabyte of one name": b'[{"bn":"%s","n":"x","v":1}]' % (b"d" * 1_000_000),
+}
+
+
+def test_each_attack_is_readings_or_quarantine_once_as_the_codec_says_and_again_when_its_names_are_known(
+    packs: Decoders,
+) -> None:
+    for topic in ("plain/d1/up", "topic/d1/up"):
+        packs.check([(topic, b"[%s]" % HEAD, 0x32)])
+        for payload in ATTACKS.values():
+            for _ in range(2):
+                packs.check([(topic, payload, 0x32)])
+
+
+def test_a_pack_cut_anywhere_is_refused_as_by_the_codec(packs: Decoders) -> None:
+    pack = b' [ {"bn":"d1:","bt":1789999990.25,"bver":10, "n":"x","u":"m","v":-1.5e1} ,{"n":"w","t":-1,"vb":true}]'
+    told = packs.check([("plain/d1/up", pack, 0x32)] * 2)
+    assert told.readable == 4
+    assert packs.check([("plain/d1/up", pack, 0x32)]).taken == 2
+    packs.check([("plain/d1/up", pack[:size], 0x32) for size in range(len(pack) + 1)])
+
+
+def test_what_one_credential_may_say_is_not_learned_for_another(packs: Decoders) -> None:
+    """Kernels learn topics from who may use them; whoever may not is refused however often the others spoke."""
+    routes = routes_of_packs()
+    messages = Messages(routes, 1 << 30)
+    messages.set_window(NOW)
+    arena: Arena[Any] = Arena(4096)
+
+    def table_of(credential: str | None) -> RouteTable:
+        return routes.table(credential, lambda who, _topic: who == "friend")
+
+    for _ in range(3):
+        for credential in ("friend", "stranger"):
+            arena.clear()
+            frame = encode(Publish("plain/d1/up", b"[%s]" % HEAD, 1, pid=1), False)
+            arena.view[: len(frame)] = frame
+            peer = SimpleNamespace(client_id=credential, credential=credential, from_publisher=True)
+            arena.segment(peer, len(frame), False)
+            arena.scan(4096)
+            refused = messages.feed_arena(arena, table_of, NOW)
+            by_kernel = messages._columns.filled
+            batch, _ = messages.take(NOW)
+            assert (list(refused.values()), len(batch)) == (
+                ([], 1) if credential == "friend" else (["not_allowed"], 0)
+            )
+            assert credential == "friend" or not by_kernel
+    assert messages.counts["received"] == 6
+
+
+def test_mqtt_5_properties_are_passed_over_but_not_a_topic_alias() -> None:
+    """A publisher that says how long a message lives costs no more than one that does not."""
+    properties: list[Properties] = [
+        {},
+        {Prop.PAYLOAD_FORMAT: 1},
+        {Prop.MESSAGE_EXPIRY: 60, Prop.CONTENT_TYPE: "application/senml+json", Prop.RESPONSE_TOPIC: "答/复"},
+        {Prop.CORRELATION_DATA: b"\0\xff", Prop.SUBSCRIPTION_ID: [1, 268_435_455]},
+        {Prop.USER_PROPERTY: [("站", "x" * 200), ("站", "")]},
+    ]
+    arena: Arena[Any] = Arena(1 << 16)
+    stream = b"".join(
+        encode(Publish("a/b", b"%d" % n, 0, properties=p), True) for n, p in enumerate(properties)
+    )
+    alias = encode(Publish("a/b", b"9", 0, properties={Prop.TOPIC_ALIAS: 1}), True)
+    arena.view[: len(stream + alias)] = stream + alias
+    arena.segment(None, len(stream + alias), True)
+    arena.scan(1 << 16)
+    assert [arena.payload(m) for m in range(arena.count)] == [b"%d" % n for n in range(len(properties))]
+    assert int(arena.segments[0, DONE]) == len(stream)
+    assert int(arena.segments[0, STOP]) == ODD
 
 
 def test_2000_streams_are_the_same_frames_wherever_the_kernel_stops() -> None:

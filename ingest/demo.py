@@ -68,7 +68,7 @@ class DemoOptions:
     scenario: ScenarioName = "storm"
     seed: int = 1
     broker: str | None = None
-    aiomqtt_share: float = 0.1
+    aiomqtt_share: float = 0.05
     map: bool = True
     """Show the map, where it is installed: its address and a link to log in with are said."""
     kill_at: float | None = None

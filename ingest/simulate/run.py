@@ -62,7 +62,7 @@ class SimulateOptions:
     points: int | None = None
     batch: int = 0
     gateway_topic: str = "cd/{gateway}/batch"
-    aiomqtt_share: float = 0.1
+    aiomqtt_share: float = 0.05
     mqtt5_share: float = 0.5
     inflight_max: int = PACKET_IDS
     backlog_s_max: float = 120.0

@@ -55,6 +55,7 @@ from storage.logs import ParquetLog
 from storage.points import PointTable
 from storage.records import Control, Gap
 from storage.recovery import Damage
+from storage.restore import NotFinished, refuse_unfinished
 from storage.schema import ALERT_LOG, ALERTS, EVENTS, FORECASTS, QUARANTINE
 from storage.segment import list_segments
 from storage.tail import Feed
@@ -151,8 +152,9 @@ class App:
         self._lock = DataLock(self.root)
         self._lock.__enter__()
         try:
+            refuse_unfinished(self.root)
             refuse_newer(self.root)
-        except LakeNewer as newer:
+        except (LakeNewer, NotFinished) as newer:
             self._lock.__exit__(None, None, None)
             raise CannotStart(str(newer)) from newer
         # First of all: it starts beside the reading of the registry.

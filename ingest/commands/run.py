@@ -27,8 +27,11 @@ def command(config_path: str, clock: str, drill: bool) -> None:
     """Run until Ctrl-C or SIGTERM; then drain, commit, acknowledge and stop. SIGHUP: as `yuzui reload`."""
     from ingest import oplog
     from ingest.app import App, CannotStart, EngineFailed, RunMarks
+    from ingest.commands.status import line_of
     from ingest.openfiles import raise_open_files
+    from ingest.ops import LIVE_TURN_S_MAX
     from ingest.points import RegistryFaults
+    from ingest.servicenotes import ServiceNotes
     from storage.lock import DataLocked
 
     config = load_or_fail(config_path)
@@ -36,12 +39,25 @@ def command(config_path: str, clock: str, drill: bool) -> None:
     oplog.set_up(config.log.level, config.log.format)
 
     async def engine() -> None:
+        notes = ServiceNotes()
+        start = asyncio.create_task(notes.while_starting())
         async with App(config, RunMarks(clock == "events", drill), Path(config_path)) as app:
+            start.cancel()
+            run = asyncio.create_task(
+                notes.while_running(
+                    lambda: app.vitals.take()["turned_s_ago"] < LIVE_TURN_S_MAX,
+                    lambda: line_of(app.vitals.take()),
+                )
+            )
             loop = asyncio.get_running_loop()
             for number in (signal.SIGINT, signal.SIGTERM):
                 loop.add_signal_handler(number, app.stop)
             loop.add_signal_handler(signal.SIGHUP, app.reloader.ask)
-            await app.wait()
+            try:
+                await app.wait()
+            finally:
+                run.cancel()
+                notes.say(STOPPING=1, STATUS="draining, committing, acknowledging")
 
     try:
         uvloop.run(engine())

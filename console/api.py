@@ -7,22 +7,21 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Awaitable, Callable
-from dataclasses import dataclass
 from datetime import datetime
 from importlib.resources import files
 from typing import Any, Final
 from zoneinfo import ZoneInfo
 
 import numpy as np
-import orjson
 from aiohttp import web
 
 from anomaly.alerts import people
 from anomaly.alerts.outbox import Outbox
-from console.guard import COOKIE, OPEN, SESSION, Refused, json_answer
+from console import asking, supervising
+from console.guard import COOKIE, OPEN, SESSION, Refused, json_answer, json_body
 from console.logins import ANONYMOUS, OPERATE, VIEW, Session, Throttle
 from console.pointbook import FOUND_MAX
+from console.route import Route
 from console.server import Console
 from console.shown import DOUBTFUL, FAULT, OFFLINE, SEVERITY, Shown, counts, district_counts
 from console.static_files import INDEX
@@ -34,18 +33,6 @@ GUESSES_AT_ONCE: Final = 2
 """A guess costs 50 ms and 16 MiB."""
 NOTE_MAX: Final = people.TEXT_MAX
 SCOPES: Final = ("rule", "kind", "district", "point", "gateway")
-
-Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
-
-
-@dataclass(frozen=True, slots=True)
-class Route:
-    """One route: ``needs`` is OPEN, VIEW or OPERATE."""
-
-    method: str
-    path: str
-    needs: str
-    handler: Handler
 
 
 def application(console: Console) -> web.Application:
@@ -85,6 +72,8 @@ def routes(console: Console) -> list[Route]:
         Route("POST", "/api/alerts/{id}/ack", OPERATE, people_api.ack),
         Route("POST", "/api/silences", OPERATE, people_api.silence),
         Route("DELETE", "/api/silences/{id}", OPERATE, people_api.unsilence),
+        *asking.routes(console),
+        *supervising.routes(console),
     ]
 
 
@@ -255,7 +244,7 @@ class _Act:
         self._zone = ZoneInfo(console.city.time_zone)
 
     async def login(self, request: web.Request) -> web.StreamResponse:
-        asked = await _body(request)
+        asked = await json_body(request)
         logins, address = self._console.logins, f"address {self._console.guard.address(request)}"
         name = _text(asked, "name") if "token" not in asked else ""
         of = (address, f"name {name[:200]}") if name else (address,)
@@ -274,6 +263,7 @@ class _Act:
             found = (user.name, user.role, user.password) if user else None
         if found is None:
             self._throttle.failed(*of)
+            self._console.logins_failed += 1
             raise Refused(401, "wrong name or password" if name else "this link was used or is too old")
         before = request.get(SESSION)
         if before is not None and before is not ANONYMOUS:
@@ -300,7 +290,7 @@ class _Act:
         return json_answer(_me(request[SESSION]))
 
     async def ack(self, request: web.Request) -> web.StreamResponse:
-        asked, who, name = await _body(request), request[SESSION].name, request.match_info["id"]
+        asked, who, name = await json_body(request), request[SESSION].name, request.match_info["id"]
         note = _text(asked, "note", "")
         try:
             done = await self._console.act(
@@ -311,7 +301,7 @@ class _Act:
         return json_answer(done)
 
     async def silence(self, request: web.Request) -> web.StreamResponse:
-        asked, who, now = await _body(request), request[SESSION].name, _now_us()
+        asked, who, now = await json_body(request), request[SESSION].name, _now_us()
         if unknown := sorted(set(asked) - {*SCOPES, "severity_max", "until", "for_s", "why"}):
             raise Refused(400, f"unknown: {', '.join(unknown)[:200]}")
         rule, kind, district, point, gateway = (_text(asked, scope, "") for scope in SCOPES)
@@ -329,7 +319,7 @@ class _Act:
         return json_answer({"id": number}, 201)
 
     async def unsilence(self, request: web.Request) -> web.StreamResponse:
-        asked, who, name = await _body(request), request[SESSION].name, request.match_info["id"]
+        asked, who, name = await json_body(request), request[SESSION].name, request.match_info["id"]
         if not (name.isascii() and name.isdigit() and len(name) < 19):
             raise Refused(404, "no such silence")
         why = _text(asked, "why")
@@ -404,20 +394,6 @@ def _me(session: Session) -> dict[str, Any]:
     anonymous = session is ANONYMOUS
     expires = None if anonymous else session.expires
     return {"name": session.name, "role": session.role, "anonymous": anonymous, "expires_at": expires}
-
-
-async def _body(request: web.Request) -> dict[str, Any]:
-    """The JSON object of a request; none is an empty one."""
-    raw = await request.read()
-    if raw and request.content_type != "application/json":
-        raise Refused(415, "send application/json")
-    try:
-        asked = orjson.loads(raw) if raw else {}
-    except orjson.JSONDecodeError:
-        raise Refused(400, "this is not JSON") from None
-    if not isinstance(asked, dict):
-        raise Refused(400, "send a JSON object")
-    return asked
 
 
 def _text(asked: dict[str, Any], name: str, otherwise: str | None = None) -> str:

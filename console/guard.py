@@ -8,7 +8,7 @@ from __future__ import annotations
 import ipaddress
 import logging
 from collections.abc import Awaitable, Callable
-from typing import Final
+from typing import Any, Final
 from urllib.parse import urlsplit
 
 import orjson
@@ -60,6 +60,20 @@ def json_answer(body: object, status: int = 200, headers: dict[str, str] | None 
     )
 
 
+async def json_body(request: web.Request) -> dict[str, Any]:
+    """The JSON object of a request; none is an empty one. Raises Refused."""
+    raw = await request.read()
+    if raw and request.content_type != "application/json":
+        raise Refused(415, "send application/json")
+    try:
+        asked = orjson.loads(raw) if raw else {}
+    except orjson.JSONDecodeError:
+        raise Refused(400, "this is not JSON") from None
+    if not isinstance(asked, dict):
+        raise Refused(400, "send a JSON object")
+    return asked
+
+
 class Guard:
     """The checks of one server. ``needs``: what a route asks for, by method and the path it was added with."""
 
@@ -72,6 +86,7 @@ class Guard:
         self._scheme = "https" if options.tls_cert_file or options.behind_proxy else "http"
         self.needs: dict[tuple[str, str], str] = {}
         self.refused = 0
+        self.asked = 0
 
     @property
     def secure(self) -> bool:
@@ -86,6 +101,7 @@ class Guard:
         async def passes(
             request: web.Request, handler: Callable[[web.Request], Awaitable[web.StreamResponse]]
         ) -> web.StreamResponse:
+            self.asked += 1
             try:
                 self._admit(request)
                 return await handler(request)

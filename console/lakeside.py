@@ -21,6 +21,7 @@ from typing import Any, Final
 import duckdb
 import orjson
 
+from console import superviseside
 from storage.query import connect, refresh
 
 JSON: Final = "application/json"
@@ -118,7 +119,7 @@ def counts(con: duckdb.DuckDBPyConnection, asked: dict[str, Any]) -> Answer:
     return JSON, orjson.dumps({"rows": con.execute(f"FROM {where}").fetchall()})
 
 
-QUESTIONS: Final[dict[str, Question]] = {"history": history, "counts": counts}
+QUESTIONS: Final[dict[str, Question]] = {"history": history, "counts": counts, **superviseside.QUESTIONS}
 
 
 def _rows(con: duckdb.DuckDBPyConnection, sql: str) -> list[dict[str, Any]]:

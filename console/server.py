@@ -32,6 +32,7 @@ from console.lake import Lake
 from console.logins import Logins, Session
 from console.pointbook import PointBook
 from console.pulse import Pulse
+from console.queries import Library
 from console.settings import Options
 from console.shown import Painter, Shown
 from console.static_files import StaticFiles
@@ -87,7 +88,10 @@ class Console:
         self.guard = Guard(options, self.logins)
         self.board = Board(outbox)
         self.pulse = Pulse(messages)
-        self.lake = Lake(root, options)
+        self.lake = Lake.for_histories(root, options)
+        self.asker = Lake.for_queries(root, options)
+        self.library = Library(Path(options.queries_dir) if options.queries_dir else None)
+        self.logins_failed = 0
         self.files = StaticFiles()
         self.feed = Feed(
             self._hello, self._keyframe, {"kpi": self.pulse.topic, "alerts": self.board.topic}, self.logins.holds,
@@ -144,6 +148,7 @@ class Console:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
         await self.lake.close()
+        await self.asker.close()
         if self._runner is not None:
             await self._runner.cleanup()
         for pool in (self._encoder, self._clerk):
@@ -164,7 +169,6 @@ class Console:
 
     def vitals(self) -> dict[str, Any]:
         """The console's own numbers, named as ingest.ops knows them."""
-        encoded = sorted(self._encode_ms)
         now = self.shown.picture if self.shown is not None else None
         return {
             "console_clients": len(self.feed),
@@ -176,8 +180,15 @@ class Console:
             "console_keyframes": self.feed.counts["keyframes"],
             "console_bytes": self.feed.counts["bytes"],
             "console_requests_refused": self.guard.refused,
+            "console_requests": self.guard.asked,
+            "console_logins_failed": self.logins_failed,
             "console_lake_questions": self.lake.asked,
-            "console_encode_ms": round(encoded[len(encoded) // 2], 3) if encoded else None,
+            "console_lake_refused": self.lake.refused,
+            "console_lake_ms": _middle(self.lake.took_ms),
+            "console_queries": self.asker.asked,
+            "console_queries_refused": self.asker.refused,
+            "console_queries_ms": _middle(self.asker.took_ms),
+            "console_encode_ms": _middle(self._encode_ms),
             "console_lag_s": max(0.0, time.time() - now.now_us / 1e6)
             if now and not self.marks.replay
             else None,
@@ -265,6 +276,12 @@ class Console:
         loop = asyncio.get_running_loop()
         if await loop.run_in_executor(self._clerk, lambda: self.board.look(self.display, anew=anew)):
             self.feed.wake()
+
+
+def _middle(took_ms: deque[float]) -> float | None:
+    """The median, ms; None of none."""
+    ordered = sorted(took_ms)
+    return round(ordered[len(ordered) // 2], 3) if ordered else None
 
 
 def _tell(loop: asyncio.AbstractEventLoop, news: asyncio.Event) -> None:

@@ -28,4 +28,10 @@ class Options:
     history_concurrency_max: int = 2
     history_waiting_max: int = 16
     history_memory_bytes: int = 512 << 20
+    queries_dir: str | None = None
+    free_sql: bool = False
+    query_time_s_max: float = 30.0
+    query_rows_max: int = 10_000
+    query_concurrency_max: int = 1
+    query_memory_bytes: int = 512 << 20
     video_kinds: tuple[str, ...] = field(default=("video",))

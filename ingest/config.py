@@ -200,6 +200,16 @@ class ConsoleSettings(Settings):
     history_waiting_max: int = Field(16, ge=0)
     history_memory_bytes: int = Field(512 * MIB, ge=64 * MIB)
     """Of one of those processes. Nothing is spilled to disk."""
+    queries_dir: str | None = None
+    """Saved queries of your own (*.sql), beside those that come with the package; of two of one name yours counts."""
+    free_sql: bool = False
+    """Whoever may act may also type SQL on the page, over the same views and in the same cage as saved queries."""
+    query_time_s_max: float = Field(30.0, gt=0, le=600)
+    query_rows_max: int = Field(10_000, ge=1, le=100_000)
+    """Of one answer. A longer one is refused, not cut."""
+    query_concurrency_max: int = Field(1, ge=1, le=16)
+    """Queries at once, each in a process; others wait, as many as history_waiting_max."""
+    query_memory_bytes: int = Field(512 * MIB, ge=64 * MIB)
     video_kinds: list[str] = Field(default_factory=lambda: ["video"])
     """Kinds that say whether a camera's picture is there (0: it is not); counted apart from sensors."""
 

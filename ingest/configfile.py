@@ -72,7 +72,7 @@ def load(path: Path, env: Mapping[str, str] | None = None, *, source: Path | Non
 
     Drop-ins are ``NAME.d/*.toml`` beside ``NAME.toml``, in order of name: tables merge, arrays of
     tables append, and a value said twice must be said the same. ``${VAR}`` is taken from ``env``
-    (default: the environment). Relative paths (keys ``dir``, ``file`` and ``*_file``, defaults too) are made
+    (default: the environment). Relative paths (keys ``dir``, ``file``, ``*_file`` and ``*_dir``, defaults too) are made
     absolute against the folder of ``path``, whichever file says them.
 
     Raises ConfigFaults with every fault found.
@@ -265,7 +265,7 @@ def _make_absolute(parent: Any, folder: Path) -> None:
 
 def is_path_key(key: object) -> bool:
     """Whether a key names a file or folder; the rule that relative paths go by."""
-    return isinstance(key, str) and (key in ("dir", "file") or key.endswith("_file"))
+    return isinstance(key, str) and (key in ("dir", "file") or key.endswith(("_file", "_dir")))
 
 
 def _validated(reading: _Reading) -> Config | None:

@@ -24,7 +24,7 @@ from aiohttp import web
 from ingest import oplog, ops
 from ingest.config import LogSettings, SqlSettings
 from ingest.family import die_with_engine, end
-from ingest.sqldoor_rules import SQL_CHARS_MAX
+from storage.sqlrules import SQL_CHARS_MAX
 
 log = logging.getLogger("yuzui.sql")
 

@@ -28,26 +28,43 @@ def credential_faults(config: Config) -> list[str]:
     return []
 
 
+def query_faults(config: Config) -> tuple[int, list[str]]:
+    """How many saved queries can be asked, and which files are broken, a line each; nothing without a console."""
+    if not config.console.enabled:
+        return 0, []
+    try:
+        from console.querytrial import try_queries
+    except ModuleNotFoundError as missing:
+        if (missing.name or "").partition(".")[0] != "console":
+            raise
+        return 0, []
+    own = Path(config.console.queries_dir) if config.console.queries_dir else None
+    good, broken = try_queries(own, config.city.time_zone)
+    return good, [f"query {one.file}: {' '.join(one.fault.split())}" for one in broken]
+
+
 @click.command()
 @config_option
 @json_option
 def command(config_path: str, as_json: bool) -> None:
-    """Validate the config, its drop-in folder, the registry and credentials, offline; every fault at once."""
+    """Validate config, drop-in folder, registry, credentials and saved queries, offline; every fault at once."""
     from ingest.points import read_registry
 
     config = load_or_fail(config_path)
     registry = read_registry(Path(config.points.file), config)
-    fault_lines = [*registry.report(), *(credentials := credential_faults(config))]
+    queries, broken = query_faults(config)
+    fault_lines = [*registry.report(), *(credentials := credential_faults(config)), *broken]
     kinds = Counter(registry.table["kind"].to_list())
     found = {
         "config": config_path,
         "points": registry.table.height,
-        "faults": registry.faults_count + len(credentials),
+        "faults": registry.faults_count + len(credentials) + len(broken),
         "kinds": dict(kinds.most_common()),
         "sources": [s.name for s in config.source],
         "listener": f"{config.listener.host}:{config.listener.port}" if config.listener.enabled else None,
         "subscribers": [s.name for s in config.subscriber],
         "webhooks": [w.name for w in config.webhook],
+        "queries": queries,
         "data": config.data.dir,
         "deletes": retention.says(config.retention),
     }
@@ -56,7 +73,7 @@ def command(config_path: str, as_json: bool) -> None:
     else:
         for line in fault_lines:
             click.echo(line, err=True)
-        verdict = "config is right" if not found["faults"] else "registry or credentials have faults"
+        verdict = "config is right" if not found["faults"] else "registry, credentials or queries have faults"
         listener = f"listener on {found['listener']}" if found["listener"] else "no listener"
         click.echo(
             f"{verdict}: {found['points']:,} points of {len(kinds)} kinds, {len(config.source)} sources, "

@@ -652,3 +652,129 @@ SELECT CAST(date_trunc('day', opened) AS DATE) AS day, coalesce(channel, '') AS 
 FROM yuzui_cases('visit')
 WHERE opened >= CAST(since AS TIMESTAMPTZ) AND opened < CAST(until AS TIMESTAMPTZ)
 GROUP BY ALL ORDER BY day, channel;
+
+-- Alerts that somebody was called for from since up to until, and how soon somebody answered. Steps are those of a group, whose
+-- id is that of its first alert. Drills are left out.
+CREATE OR REPLACE MACRO answers(since, until) AS TABLE
+SELECT s.id, coalesce(a.district, p.district, '') AS district, coalesce(p.source, '') AS source, a.rule, a.kind, a.severity,
+       s.called_at, s.answered_at, s.answered_by, epoch_us(s.answered_at) / 1e6 - epoch_us(s.called_at) / 1e6 AS answer_s, s.escalations
+FROM (SELECT alert_id AS id, min("at") FILTER (step = 'called') AS called_at, min("at") FILTER (step = 'answered') AS answered_at,
+             arg_min(who, "at") FILTER (step = 'answered') AS answered_by, count(*) FILTER (step = 'escalated') AS escalations
+      FROM alert_log WHERE alert_id IS NOT NULL GROUP BY alert_id) s
+JOIN alerts a USING (id) LEFT JOIN points p USING (point_id)
+WHERE NOT a.drill AND s.called_at >= CAST(since AS TIMESTAMPTZ) AND s.called_at < CAST(until AS TIMESTAMPTZ);
+
+-- How each point does now, and in the whole hours of a span that are over and folded: others would be counted from readings,
+-- too many to look at often. online: heard within five intervals and a minute; NULL without an interval.
+CREATE OR REPLACE MACRO yuzui_health(since, until) AS TABLE
+WITH hours AS (
+    SELECT point, "time", "count", good
+    FROM read_parquet(yuzui_files_between(getvariable('yuzui').rollup_1h, since, until), hive_partitioning = false)
+    WHERE "time" >= CAST(since AS TIMESTAMPTZ) AND "time" < CAST(until AS TIMESTAMPTZ)
+      AND NOT list_contains(getvariable('yuzui').dirty_hours, epoch_us("time") // 3600000000)
+)
+SELECT p.point_id, p.district, p.source,
+       CASE WHEN p.interval_s > 0
+            THEN coalesce(l."time" > now() - to_milliseconds(CAST(p.interval_s * 5000 + 60000 AS BIGINT)), false) END AS online,
+       epoch_us(l.received_at) / 1e6 - epoch_us(l."time") / 1e6 AS late_s, l.flag IN (1, 2) AND l.value IS NOT NULL AS good_now,
+       (SELECT count(DISTINCT "time") FROM hours) * 3600 / nullif(p.interval_s, 0) AS expected,
+       coalesce(r.received, 0) AS received, coalesce(r.good, 0) AS good, coalesce(a.alerts, 0) AS alerts, coalesce(a.faults, 0) AS faults
+FROM points p
+LEFT JOIN latest l USING (point)
+LEFT JOIN (SELECT point, CAST(sum("count") AS BIGINT) AS received, CAST(sum(good) AS BIGINT) AS good FROM hours GROUP BY point) r
+    USING (point)
+LEFT JOIN (SELECT point_id, count(*) FILTER ("class" = 'event') AS alerts, count(*) FILTER ("class" = 'fault') AS faults
+           FROM alerts WHERE state = 'firing' AND NOT drill GROUP BY point_id) a ON a.point_id = p.point_id
+WHERE NOT p.retired;
+
+-- Source systems: of their points the share online now, how late their newest readings came, the share of those that is good;
+-- of the folded hours of the span what arrived of what was due; refusals, open alerts and faults, and how soon the span's calls
+-- were answered. timely_share: within a minute. FROM health_by_source(now() - INTERVAL 1 DAY, now());
+CREATE OR REPLACE MACRO health_by_source(since, until) AS TABLE
+SELECT h.*, coalesce(q.refused, 0) AS refused, l.revised_share, w.called, w.answer_s
+FROM (SELECT source, count(*) AS points, avg(CAST(online AS INTEGER)) AS online, median(late_s) AS late_s,
+             quantile_cont(late_s, 0.95) AS late_s_p95, avg(CAST(late_s <= 60 AS INTEGER)) AS timely_share,
+             avg(CAST(good_now AS INTEGER)) AS good_share,
+             sum(received) FILTER (expected > 0) / sum(expected) FILTER (expected > 0) AS arrived_share,
+             CAST(sum(alerts) AS BIGINT) AS alerts, CAST(sum(faults) AS BIGINT) AS faults
+      FROM yuzui_health(since, until) GROUP BY source) h
+LEFT JOIN (SELECT source, count(*) AS refused FROM quarantine
+           WHERE received_at >= CAST(since AS TIMESTAMPTZ) AND received_at < CAST(until AS TIMESTAMPTZ) GROUP BY source) q USING (source)
+LEFT JOIN late_by_source l USING (source)
+LEFT JOIN (SELECT source, count(*) AS called, median(answer_s) AS answer_s FROM answers(since, until) GROUP BY source) w USING (source)
+ORDER BY online NULLS LAST, h.source;
+
+-- The same by district, where nothing is known of refusals and revisions.
+CREATE OR REPLACE MACRO health_by_district(since, until) AS TABLE
+SELECT h.*, w.called, w.answer_s
+FROM (SELECT district, count(*) AS points, avg(CAST(online AS INTEGER)) AS online, median(late_s) AS late_s,
+             quantile_cont(late_s, 0.95) AS late_s_p95, avg(CAST(late_s <= 60 AS INTEGER)) AS timely_share,
+             avg(CAST(good_now AS INTEGER)) AS good_share,
+             sum(received) FILTER (expected > 0) / sum(expected) FILTER (expected > 0) AS arrived_share,
+             CAST(sum(alerts) AS BIGINT) AS alerts, CAST(sum(faults) AS BIGINT) AS faults
+      FROM yuzui_health(since, until) GROUP BY district) h
+LEFT JOIN (SELECT district, count(*) AS called, median(answer_s) AS answer_s FROM answers(since, until) GROUP BY district) w USING (district)
+ORDER BY online NULLS LAST, h.district;
+
+-- What an office says of its projects: events of type project, whose id is the project's. progress and planned are shares, 0 to 1;
+-- devices names what stands on its site: point, device or gateway ids with spaces between.
+CREATE OR REPLACE VIEW projects AS
+SELECT id AS project, coalesce(arg_max(name, step), '') AS name, coalesce(arg_max(district, step), '') AS district,
+       coalesce(arg_max(category, step), '') AS category, arg_max(lon, step) AS lon, arg_max(lat, step) AS lat,
+       min("time") AS begun, max("time") AS reported, arg_max(due, step) AS due,
+       arg_max(yuzui_number(attributes, '$.progress'), step) AS progress, arg_max(yuzui_number(attributes, '$.planned'), step) AS planned,
+       arg_max(yuzui_stage(state), step) < 4 AS is_open, is_open AND coalesce(arg_max(due, step) < now(), false) AS overdue,
+       arg_max(json_extract_string(attributes, '$.devices'), step) AS devices
+FROM (SELECT *, yuzui_step(state, "time", pos) AS step FROM yuzui_steps WHERE type = 'project')
+GROUP BY id;
+
+-- The points of each site: what a project's devices name; and each device with points of building sites that no project names.
+CREATE OR REPLACE VIEW yuzui_site_points AS
+WITH claimed AS (
+    SELECT DISTINCT c.project, k.point
+    FROM (SELECT project, unnest(string_split(devices, ' ')) AS key FROM projects WHERE devices IS NOT NULL) c
+    JOIN (SELECT point, unnest([point_id, device_id, gateway_id]) AS key FROM points WHERE NOT retired) k USING (key)
+    WHERE c.key <> ''
+)
+SELECT c.project AS site, p.* FROM claimed c JOIN points p USING (point)
+UNION ALL
+SELECT p.device_id, p.* FROM points p ANTI JOIN claimed c USING (point)
+WHERE NOT p.retired AND p.device_id <> ''
+  AND p.kind IN ('dust_pm10', 'site_noise', 'crane_moment', 'crane_tilt', 'pit_settlement', 'pit_axial_force');
+
+-- Projects and building sites: what the project says of itself, findings and approvals, and what stands on the site: cameras
+-- (kind video) that show a picture now, the most dust and noise, open alerts and the worst of them. known: the project
+-- says something of itself, else it is a device, or a name in findings and approvals.
+CREATE OR REPLACE MACRO sites_by_project(video := 'video', dust := 'dust_pm10', noise := 'site_noise') AS TABLE
+WITH standing AS (
+    SELECT point_id, max(severity_now) AS severity FROM alerts
+    WHERE state = 'firing' AND "class" = 'event' AND NOT drill GROUP BY point_id
+), site AS (
+    SELECT s.site AS project, any_value(s.name) AS name, any_value(s.district) AS district, avg(s.lon) AS lon, avg(s.lat) AS lat,
+           count(*) AS points, count(*) FILTER (s.kind = video) AS cameras,
+           count(*) FILTER (s.kind = video AND l.value > 0
+                            AND l."time" > now() - to_milliseconds(CAST(greatest(coalesce(s.interval_s, 0), 60) * 5000 AS BIGINT))) AS cameras_online,
+           max(l.value) FILTER (s.kind = dust AND l.flag IN (1, 2)) AS dust, any_value(s.unit) FILTER (s.kind = dust) AS dust_unit,
+           max(l.value) FILTER (s.kind = noise AND l.flag IN (1, 2)) AS noise, any_value(s.unit) FILTER (s.kind = noise) AS noise_unit,
+           count(*) FILTER (a.severity > 0) AS alerts, coalesce(max(a.severity), 0) AS severity
+    FROM yuzui_site_points s LEFT JOIN latest l USING (point) LEFT JOIN standing a ON a.point_id = s.point_id
+    GROUP BY s.site
+), found AS (
+    SELECT project, any_value(district) AS district, count(*) AS findings, count(*) FILTER (over IS NULL) AS open,
+           count(*) FILTER (over IS NULL AND due < now()) AS overdue,
+           max(yuzui_days_between(opened, now())) FILTER (over IS NULL) AS oldest_days
+    FROM yuzui_cases('finding') WHERE project <> '' GROUP BY project
+), filed AS (
+    SELECT project, any_value(district) AS district, count(*) AS approvals, count(*) FILTER (outcome = 'closed') AS granted
+    FROM yuzui_cases('approval') WHERE project <> '' GROUP BY project
+)
+SELECT project, coalesce(nullif(p.name, ''), s.name, '') AS name, coalesce(nullif(p.district, ''), s.district, f.district, g.district, '') AS district,
+       coalesce(p.category, '') AS category, coalesce(p.lon, s.lon) AS lon, coalesce(p.lat, s.lat) AS lat, p.project IS NOT NULL AS known,
+       p.progress, p.planned, p.due, coalesce(p.overdue, false) AS late, p.reported,
+       coalesce(f.findings, 0) AS findings, coalesce(f.open, 0) AS open, coalesce(f.overdue, 0) AS overdue, f.oldest_days,
+       coalesce(g.approvals, 0) AS approvals, coalesce(g.granted, 0) AS granted,
+       coalesce(s.points, 0) AS points, coalesce(s.cameras, 0) AS cameras, coalesce(s.cameras_online, 0) AS cameras_online,
+       s.dust, s.dust_unit, s.noise, s.noise_unit, coalesce(s.alerts, 0) AS alerts, coalesce(s.severity, 0) AS severity
+FROM projects p FULL JOIN site s USING (project) FULL JOIN found f USING (project) FULL JOIN filed g USING (project)
+WHERE coalesce(p.is_open, true) OR f.open > 0
+ORDER BY overdue DESC, severity DESC, open DESC, known DESC, project;

@@ -46,7 +46,7 @@ POINTS = 12
 HOURS = 30
 DUCKDB = shutil.which("duckdb")
 CURL = shutil.which("curl")
-EMPTY_HERE = ("quarantine", "late_by_source", "alerts")
+EMPTY_HERE = ("quarantine", "late_by_source", "alerts", "answers(", "projects WHERE")
 
 
 def lake(root: Path) -> None:

@@ -21,9 +21,9 @@ import pyarrow.csv
 import pytest
 
 from ingest.sqldoor import Refused, _Session
-from ingest.sqldoor_rules import NotAllowed, check, macros_of
 from storage.hot import HotTier
 from storage.query import connect, write_lake_sql
+from storage.sqlrules import NotAllowed, check, macros_of
 from tests.engines import ROOT, EngineProcess, city_config, free_port, until
 from tests.storage_rows import T0, S, batch, map_points
 
@@ -322,7 +322,7 @@ def test_a_session_could_write_nothing_and_read_nothing_else_even_with_duckdb_wi
     code = f"""
 import duckdb
 from pathlib import Path
-from ingest.sqldoor_cage import enclose
+from storage.sqlcage import enclose
 enclosed = enclose(Path({str(lake)!r}))
 con = duckdb.connect()
 print(enclosed, con.execute("FROM '{lake}/a.csv'").fetchall())
@@ -351,6 +351,7 @@ def test_the_rules_know_every_macro_of_lake_sql(tmp_path: Path) -> None:
         "history", "values_at", "district_hourly", "around", "availability", "exceedances", "rain_accumulated",
         "rain_since", "map_counts", "map_counts_at", "online_rate", "appeals_by", "violation_rate", "violations_by",
         "banquets_by", "approval_days", "findings_by_project", "video_alarms_by", "service_visits",
+        "answers", "health_by_source", "health_by_district", "sites_by_project",
     }  # fmt: skip
     con = connect(tmp_path)
     check(con, "FROM history('a', '2026-01-01', now())", macros)

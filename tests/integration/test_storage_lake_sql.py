@@ -43,6 +43,9 @@ VIEWS = (
     "event_log",
     "appeals_by('2026-01-01', '2026-01-02')",
     "findings_by_project()",
+    "projects",
+    "sites_by_project()",
+    "answers('2026-01-01', '2026-01-02')",
     "online_rate('video', '2026-01-01', '2026-01-02')",
     "service_visits('2026-01-01', '2026-01-02')",
     "late_by_source",
@@ -79,6 +82,7 @@ def test_every_view_answers_over_an_empty_lake(root: Path) -> None:
     assert {view: count(con, view) for view in VIEWS} == dict.fromkeys(VIEWS, 0) | {"points": POINTS}
     assert count(con, "availability('2026-01-01', '2026-01-02')") == POINTS
     assert count(con, "around(0, 0, 30000)") == POINTS
+    assert count(con, "health_by_source('2026-01-01', '2026-01-02')") == 1
 
 
 def test_without_a_point_map_the_views_still_answer(tmp_path: Path) -> None:

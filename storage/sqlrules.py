@@ -1,8 +1,8 @@
 """What a stranger's SQL may be: one statement that only reads, over the views and macros of lake.sql.
 
 Owns that judgement, made on DuckDB's own parse tree. It knows nothing of sockets or processes. It is the first wall:
-behind it the session may open only the lake's files (ingest.sqldoor_session), and behind that the kernel lets the
-process write nothing (ingest.sqldoor_cage).
+behind it the session may open only the lake's files (storage.sqlsession), and behind that the kernel lets the
+process write nothing (storage.sqlcage).
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""The kernel's part of the SQL door: a process that can read one folder and write nothing.
+"""The kernel's part of the cage for SQL: a process that can read one folder and write nothing.
 
 Owns Landlock (Linux 5.13 and later; man 7 landlock) and the resource limits. Knows no SQL. Where the kernel has no
 Landlock the limits still hold: no file can be given a byte.

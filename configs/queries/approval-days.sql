@@ -1,0 +1,17 @@
+-- zh = "审批用时:逐月"
+-- en = "Days of approvals, by month"
+-- group = "projects"
+-- chart = { form = "lines", x = "month", y = ["days_median"], by = "category" }
+-- [parameters.since]
+-- zh = "起"
+-- en = "From"
+-- type = "time"
+-- default = "month-365d"
+-- [columns]
+-- month = { zh = "月份", en = "Month" }
+-- category = { zh = "事项", en = "Matter" }
+-- approvals = { zh = "办结", en = "Granted" }
+-- days = { zh = "平均天数", en = "Mean days" }
+-- days_median = { zh = "中位天数", en = "Median days" }
+-- days_p90 = { zh = "九成以内", en = "90 % within", unit = "d" }
+SELECT month, category, approvals, days, days_median, days_p90 FROM approval_days($since, now())

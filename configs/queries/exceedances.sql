@@ -1,0 +1,36 @@
+-- zh = "超限时段"
+-- en = "Spans above a limit"
+-- about_zh = "测点连续不低于限值的时段,最高的在前。"
+-- about_en = "Runs of readings at or above the limit, the highest first."
+-- group = "flood"
+-- [parameters.kind]
+-- zh = "类型"
+-- en = "Kind"
+-- type = "kind"
+-- default = "waterlogging"
+-- [parameters.limit]
+-- zh = "限值"
+-- en = "Limit"
+-- type = "number"
+-- default = 25
+-- [parameters.since]
+-- zh = "起"
+-- en = "From"
+-- type = "time"
+-- default = "now-24h"
+-- [parameters.until]
+-- zh = "止"
+-- en = "To"
+-- type = "time"
+-- default = "now"
+-- [columns]
+-- district = { zh = "区县", en = "District" }
+-- name = { zh = "测点", en = "Point" }
+-- since_time = { zh = "开始", en = "Begin" }
+-- minutes = { zh = "分钟", en = "Minutes" }
+-- peak = { zh = "峰值", en = "Peak" }
+-- peak_time = { zh = "峰现时间", en = "Peak at" }
+-- point_id = { zh = "编号", en = "Id" }
+SELECT district, name, since_time, round(epoch(until_time - since_time) / 60, 1) AS minutes, peak, peak_time, point_id
+FROM exceedances($kind, $limit, $since, $until)
+ORDER BY peak DESC, minutes DESC LIMIT 500

@@ -1,0 +1,16 @@
+-- zh = "食品检查违规率:逐月"
+-- en = "Food: share of inspections with violations, by month"
+-- group = "food"
+-- chart = { form = "lines", x = "month", y = ["violation_rate"], by = "business_type" }
+-- [parameters.since]
+-- zh = "起"
+-- en = "From"
+-- type = "time"
+-- default = "month-365d"
+-- [columns]
+-- month = { zh = "月份", en = "Month" }
+-- business_type = { zh = "业态", en = "Kind of business" }
+-- inspections = { zh = "检查", en = "Inspections" }
+-- violating = { zh = "违规", en = "With violations" }
+-- violation_rate = { zh = "违规率", en = "Rate", form = "share" }
+SELECT month, business_type, inspections, violating, violation_rate FROM violation_rate($since, now())

@@ -1,0 +1,31 @@
+-- zh = "超期未办:最早的在前"
+-- en = "Past their day, the oldest first"
+-- about_zh = "诉求、整改、审批等一切有期限而未办结的事项。"
+-- about_en = "Appeals, findings, approvals: whatever has a day and is not over."
+-- group = "projects"
+-- [parameters.type]
+-- zh = "种类"
+-- en = "Type"
+-- type = "text"
+-- default = ""
+-- choices = [
+--   { value = "", zh = "全部", en = "all" }, { value = "finding", zh = "问题整改", en = "findings" },
+--   { value = "appeal", zh = "诉求", en = "appeals" }, { value = "approval", zh = "审批", en = "approvals" },
+--   { value = "violation", zh = "食品违规", en = "violations" },
+-- ]
+-- [parameters.district]
+-- zh = "区县"
+-- en = "District"
+-- type = "district"
+-- default = ""
+-- [columns]
+-- type = { zh = "种类", en = "Type" }
+-- id = { zh = "编号", en = "Id" }
+-- district = { zh = "区县", en = "District" }
+-- category = { zh = "类别", en = "Category" }
+-- name = { zh = "名称", en = "Name" }
+-- due = { zh = "期限", en = "Due" }
+-- days_over = { zh = "超期天数", en = "Days over" }
+SELECT type, id, district, category, name, due, round(epoch(now() - due) / 86400, 1) AS days_over
+FROM events WHERE overdue AND $type IN ('', type) AND $district IN ('', district)
+ORDER BY due LIMIT 500

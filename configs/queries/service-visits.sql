@@ -1,0 +1,15 @@
+-- zh = "政务服务办件:逐日分渠道"
+-- en = "Visits to services, by day and channel"
+-- group = "services"
+-- chart = { form = "lines", x = "day", y = ["visits"], by = "channel" }
+-- [parameters.since]
+-- zh = "起"
+-- en = "From"
+-- type = "time"
+-- default = "today-30d"
+-- [columns]
+-- day = { zh = "日期", en = "Day" }
+-- channel = { zh = "渠道", en = "Channel" }
+-- visits = { zh = "办件", en = "Visits" }
+-- services = { zh = "事项数", en = "Services" }
+SELECT day, channel, CAST(visits AS BIGINT) AS visits, services FROM service_visits($since, now())

@@ -14,7 +14,7 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import asdict
 from pathlib import Path
@@ -105,10 +105,15 @@ class Rig:
 
     case            whose load is next; another of the same shape may take its place
     engine, broker  Family of each; ``broker`` None without one
+    arguments, more  of `yuzui run`, and TOML behind the config, for who measures something else
     """
 
-    def __init__(self, case: Case, folder: Path, cache: Path) -> None:
+    def __init__(
+        self, case: Case, folder: Path, cache: Path, arguments: Sequence[str] = (), more: str = ""
+    ) -> None:
         self.case = case
+        self._arguments = list(arguments)
+        self._more = more
         self.folder = folder.resolve()
         self.data = self.folder / "data"
         self._cache = cache.resolve()
@@ -165,7 +170,7 @@ class Rig:
         self.log = self.folder / "engine.log"
         with self.log.open("ab") as log:
             process = subprocess.Popen(
-                [sys.executable, "-m", "ingest.cli", "run", "-c", str(config)],
+                [sys.executable, "-m", "ingest.cli", "run", "-c", str(config), *self._arguments],
                 stdout=log, stderr=log, env=environment, start_new_session=True,
             )  # fmt: skip
         self.engine = Family(process.pid)
@@ -194,6 +199,7 @@ class Rig:
             '[[source]]\nname = "bench-clock"\nahead_s_max = 14400.0',
             f'[[webhook]]\nname = "bench"\nurl = "http://127.0.0.1:{hook_port}/"\nsecret = "{SECRET}"',
             f"[sealed]\nseal_s = {self.case.seal_s}",
+            self._more,
         ]
         if self.broker:
             url = f"mqtt://127.0.0.1:{self.port}"

@@ -112,6 +112,11 @@ class WebhookSettings(TargetSettings):
     notification carries a signature of both. Robots take the first."""
     allow_link_local: bool = False
     """Link-local and metadata addresses are refused unless the URL names one exactly and this is true."""
+    tls_ca_file: str | None = None
+    """Trust this authority instead of the system's."""
+    tls_cert_file: str | None = None
+    """Shown to a target that asks for a client certificate."""
+    tls_key_file: str | None = None
 
 
 class MqttTargetSettings(TargetSettings):
@@ -129,6 +134,8 @@ class MqttTargetSettings(TargetSettings):
     password: str | None = None
     password_file: str | None = None
     tls_ca_file: str | None = None
+    tls_cert_file: str | None = None
+    tls_key_file: str | None = None
 
 
 class FileTargetSettings(TargetSettings):

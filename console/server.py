@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import ssl
 import time
 from collections import deque
 from collections.abc import Callable
@@ -36,6 +35,7 @@ from console.queries import Library
 from console.settings import Options
 from console.shown import Painter, Shown
 from console.static_files import StaticFiles
+from storage.certificates import ServerTls, server_files
 
 log = logging.getLogger("yuzui.console")
 
@@ -102,7 +102,8 @@ class Console:
         self.book: PointBook | None = None
         self.seq = 0
         self._live = live
-        self._ssl = _tls(options)
+        files = server_files(options.tls_cert_file, options.tls_key_file, options.tls_client_ca_file)
+        self.tls = ServerTls(files) if files is not None else None
         self._flags = REPLAY * marks.replay | DRILL * marks.drill
         self._painter: Painter | None = None
         self._key: tuple[int, Future[bytes]] | None = None
@@ -126,7 +127,8 @@ class Console:
         )
         await self._runner.setup()
         try:
-            site = web.TCPSite(self._runner, self.options.host, self.options.port, ssl_context=self._ssl)
+            context = self.tls.context if self.tls is not None else None
+            site = web.TCPSite(self._runner, self.options.host, self.options.port, ssl_context=context)
             await site.start()
         except BaseException:
             await self._runner.cleanup()
@@ -163,7 +165,7 @@ class Console:
     @property
     def address(self) -> str:
         """Where the page is."""
-        scheme = "https" if self._ssl is not None else "http"
+        scheme = "https" if self.tls is not None else "http"
         host = f"[{self.options.host}]" if ":" in self.options.host else self.options.host
         return f"{scheme}://{host}:{self.port}/"
 
@@ -303,11 +305,3 @@ def _refuse_unsafe(options: Options) -> None:
         raise ValueError(
             f"{options.host} is not loopback: it needs tls_cert_file, or behind_proxy and a proxy with TLS"
         )
-
-
-def _tls(options: Options) -> ssl.SSLContext | None:
-    if options.tls_cert_file is None:
-        return None
-    context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
-    context.load_cert_chain(options.tls_cert_file, options.tls_key_file)
-    return context

@@ -19,6 +19,7 @@ class Options:
     anonymous_view: bool = False
     tls_cert_file: str | None = None
     tls_key_file: str | None = None
+    tls_client_ca_file: str | None = None
     behind_proxy: bool = False
     session_hours: float = 12.0
     failed_logins_per_minute_max: int = 10

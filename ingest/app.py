@@ -28,7 +28,7 @@ from anomaly.warm import warm
 from ingest import mapdoor, ops, replayspool
 from ingest.commands.common import ENGINE_FILE
 from ingest.committer import Committer
-from ingest.config import Config
+from ingest.config import Config, OpsSettings
 from ingest.credentials import Credentials, CredentialsFault
 from ingest.delivering import Delivery
 from ingest.judge import Judge, Resume
@@ -46,6 +46,7 @@ from ingest.vitals import Vitals
 from ingest.warmwire import warm_wire
 from ingest.wire import Wire
 from storage import pointmap, query, snapshot
+from storage.certificates import Certificates, ServerTls, server_files
 from storage.growth import LakeNewer, refuse_newer
 from storage.hot import HotTier
 from storage.journal_reader import JournalReader
@@ -125,6 +126,8 @@ class App:
         self.drill = marks.drill
         self.root = Path(config.data.dir).absolute()
         self.started = False
+        self.after_kill = False
+        """Whether the engine before this one left without taking its file with it."""
         self._threads_run = False
         self.ops_port = 0
         self.listening_on: tuple[str, int] | None = None
@@ -138,6 +141,7 @@ class App:
         self.poller: Poller
         self.wire: Wire
         self.deliverer: Delivery
+        self.certificates = Certificates()
         self._stop = asyncio.Event()
         self._tasks: list[asyncio.Task[None]] = []
         self._ops: web.AppRunner | None = None
@@ -151,6 +155,7 @@ class App:
         self.root.mkdir(parents=True, exist_ok=True)
         self._lock = DataLock(self.root)
         self._lock.__enter__()
+        self.after_kill = (self.root / ENGINE_FILE).exists()
         try:
             refuse_unfinished(self.root)
             refuse_newer(self.root)
@@ -215,7 +220,8 @@ class App:
         for number, webhook in enumerate(self.config.webhook):
             with _mendable(f"$.webhook[{number}].secret"):
                 keys_of(webhook)  # found wrong now, not at the first alert of a night
-        self.deliverer = Delivery(self.root / "outbox.db", self.config)
+        with _mendable("TLS of a target"):
+            self.deliverer = Delivery(self.root / "outbox.db", self.config)
         reader = JournalReader(self.root / "journal", resume.snapshot_seq + 1)
         feed = Feed(reader, self.committer.tail)
         self._threads(feed, resume)
@@ -232,8 +238,9 @@ class App:
         self._tasks.append(asyncio.create_task(self.wire.run(), name="wire"))
         self._tasks.append(asyncio.create_task(self.deliverer.run(), name="delivery"))
         self.reloader = Reloader(
-            self._config_path, self.root, self.config, self._make_engine, self._take_up, self.wire.journal
-        )
+            self._config_path, self.root, self.config, self._make_engine, self._take_up, self.wire.journal,
+            self.certificates.renew,
+        )  # fmt: skip
         self._tasks.append(asyncio.create_task(self.reloader.run(), name="reload"))
         await self._serve_ops()
         self.started = True
@@ -415,18 +422,30 @@ class App:
     async def _serve_ops(self) -> None:
         self.vitals = Vitals(self)
         self._tasks.append(asyncio.create_task(self._sample(), name="vitals"))
+        for of in (self.poller.certificates, self.wire.stations.certificates, self.deliverer.certificates):
+            self.certificates.add(of)
         if self.config.ops.enabled:
-            host, port = self.config.ops.host, self.config.ops.port
-            with _mendable(f"operators' port {host}:{port}"):
-                self._ops, self.ops_port = await ops.serve(
-                    ops.ops_app(self.vitals.take, self.vitals.sources), host, port
-                )
+            await self._open_ops(self.config.ops)
         if self.config.sql.enabled:
-            self._sql_door = SqlDoor(self.root, self.config.sql, self.config.log)
+            with _mendable("the SQL door"):
+                self._sql_door = door = SqlDoor(self.root, self.config.sql, self.config.log)
+            self.certificates.add(lambda: door.certificates)
             self._tasks.append(asyncio.create_task(self._sql_door.run(), name="SQL door"))
         if self._live is not None:
             with _mendable(f"the map on {self.config.console.host}:{self.config.console.port}"):
-                self.console = await mapdoor.opened(self, self._live, self._open_outbox())
+                self.console = console = await mapdoor.opened(self, self._live, self._open_outbox())
+            self.certificates.add(lambda: {"console": console.tls} if console.tls is not None else {})
+
+    async def _open_ops(self, settings: OpsSettings) -> None:
+        host, port = settings.host, settings.port
+        with _mendable(f"operators' port {host}:{port}"):
+            files = server_files(settings.tls_cert_file, settings.tls_key_file, settings.tls_client_ca_file)
+            tls = ServerTls(files) if files is not None else None
+            app = ops.ops_app(self.vitals.take, self.vitals.sources)
+            self._ops, self.ops_port = await ops.serve(app, host, port, tls)
+            if tls is not None:
+                await ops.serve_here(self._ops, self.root)
+                self.certificates.add(lambda: {"operators' port": tls})
 
     async def _sample(self) -> None:
         while True:
@@ -438,6 +457,7 @@ class App:
             "pid": os.getpid(),
             "ops_host": self.config.ops.host,
             "ops_port": self.ops_port,
+            "ops_tls": self.config.ops.tls_cert_file is not None,
             "listener": self.listening_on,
             "stations": self.wire.stations.addresses,
             "sealer_pid": self._sealer.pid,

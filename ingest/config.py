@@ -141,6 +141,11 @@ class OpsSettings(Settings):
     enabled: bool = True
     host: str = "127.0.0.1"
     port: int = Field(9180, ge=0, le=65535)
+    tls_cert_file: str | None = None
+    """With it the port is https; the commands on this machine then ask through a socket in the data folder."""
+    tls_key_file: str | None = None
+    tls_client_ca_file: str | None = None
+    """With it whoever asks (Prometheus) must show a certificate of this authority; TLS 1.3 only."""
 
 
 class SqlSettings(Settings):
@@ -148,8 +153,12 @@ class SqlSettings(Settings):
 
     enabled: bool = False
     host: str = "127.0.0.1"
-    """Beyond loopback only with a token; the door speaks plain HTTP: put a TLS proxy in front."""
+    """Beyond loopback only with a token or client certificates, and TLS or a proxy that has it."""
     port: int = Field(9181, ge=0, le=65535)
+    tls_cert_file: str | None = None
+    tls_key_file: str | None = None
+    tls_client_ca_file: str | None = None
+    """With it whoever asks must show a certificate of this authority; TLS 1.3 only."""
     token_file: str | None = None
     """One token a line; a request must bring one of them."""
     hosts: list[str] = Field(default_factory=list)
@@ -183,6 +192,8 @@ class ConsoleSettings(Settings):
     """Whoever sits at this machine may look without a login; acting needs one. On a loopback address only."""
     tls_cert_file: str | None = None
     tls_key_file: str | None = None
+    tls_client_ca_file: str | None = None
+    """With it every browser must show a certificate of this authority, before any login; TLS 1.3 only."""
     behind_proxy: bool = False
     """A proxy in front speaks TLS: cookies are for TLS only, the page's address is https, and the last address in
     X-Forwarded-For is whose login it is. The proxy must pass Host on."""

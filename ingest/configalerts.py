@@ -110,6 +110,7 @@ def _webhook(loc: Loc, webhook: WebhookSettings) -> Found:
     if webhook.format == "wecom" and (webhook.secret or webhook.secret_file):
         yield (*loc, "secret"), "the robot of 企业微信 knows no signature: its key stands in the URL"
     yield from existing(loc, webhook, ("secret_file",))
+    yield from _tls(loc, webhook, url is not None and url.scheme == "https", "https://")
 
 
 def _mqtt(loc: Loc, target: MqttTargetSettings) -> Found:
@@ -120,8 +121,6 @@ def _mqtt(loc: Loc, target: MqttTargetSettings) -> Found:
         yield (*loc, "url"), "say user and password in their own keys, not in the URL"
     elif url.hostname and (reason := refused_address(url.hostname, False)):
         yield (*loc, "url"), reason
-    elif url.scheme == "mqtt" and target.tls_ca_file:
-        yield (*loc, "url"), "tls_ca_file is given, but mqtt:// is plain: expected mqtts://"
     places = _BRACES.findall(target.topic)
     if set(target.topic) & set("+#\0") or set(places) - set(TOPIC_PLACES):
         yield (
@@ -134,7 +133,17 @@ def _mqtt(loc: Loc, target: MqttTargetSettings) -> Found:
         yield (*loc, "password_file"), "give password or password_file, one of them"
     if target.user is None and (target.password is not None or target.password_file is not None):
         yield (*loc, "user"), "a password without a user"
-    yield from existing(loc, target, ("password_file", "tls_ca_file"))
+    yield from existing(loc, target, ("password_file",))
+    yield from _tls(loc, target, url is not None and url.scheme == "mqtts", "mqtts://")
+
+
+def _tls(loc: Loc, target: WebhookSettings | MqttTargetSettings, has_tls: bool, expected: str) -> Found:
+    files = ("tls_ca_file", "tls_cert_file", "tls_key_file")
+    yield from existing(loc, target, files)
+    if not has_tls and any(getattr(target, key) for key in files):
+        yield (*loc, "url"), f"TLS files are given, but the address is plain: expected {expected}"
+    if (target.tls_cert_file is None) != (target.tls_key_file is None):
+        yield (*loc, "tls_key_file"), "tls_cert_file and tls_key_file belong together"
 
 
 def refused_address(host: str, allow_link_local: bool) -> str | None:

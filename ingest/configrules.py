@@ -24,6 +24,7 @@ from ingest.config import (
 from ingest.configalerts import alert_faults
 from ingest.configfaults import Loc
 from ingest.configtables import Found, array, existing, unique, whole_table
+from ingest.tcp.settings import TcpSettings
 from storage.settings import RetentionSettings
 
 FILTER_BYTES_MAX = 65_535
@@ -54,8 +55,11 @@ def rule_faults(tables: dict[str, Any], broken: set[Loc]) -> Found:
     sql = whole_table(SqlSettings, tables.get("sql", {}), ("sql",), broken)
     if sql is not None:
         yield from existing(("sql",), sql, ("token_file",))
-        if not is_loopback(sql.host) and sql.token_file is None:
-            yield ("sql", "host"), "beyond loopback anyone could ask: give token_file"
+        yield from _server_tls(("sql",), sql)
+        if not is_loopback(sql.host) and sql.token_file is None and sql.tls_client_ca_file is None:
+            yield ("sql", "host"), "beyond loopback anyone could ask: give token_file, or tls_client_ca_file"
+    if ops is not None:
+        yield from _server_tls(("ops",), ops)
     console = whole_table(ConsoleSettings, tables.get("console", {}), ("console",), broken)
     if console is not None:
         yield from _console(console)
@@ -63,6 +67,7 @@ def rule_faults(tables: dict[str, Any], broken: set[Loc]) -> Found:
         yield from _subscriber(loc, subscriber)
     for source_loc, source in sources:
         yield from _source(source_loc, source)
+        yield from _server_tls((*source_loc, "tcp"), source.tcp)
         yield from source_faults(source_loc, source)
         if source.credential is not None and listener is not None and listener.enabled and listener.anonymous:
             yield (*source_loc, "credential"), "the listener takes anyone: set $.listener.anonymous = false"
@@ -90,12 +95,8 @@ def is_loopback(host: str) -> bool:
 
 def _listener(listener: ListenerSettings) -> Found:
     loc: Loc = ("listener",)
-    yield from _tls_pair(loc, listener.tls_cert_file, listener.tls_key_file)
-    if listener.tls_client_ca_file and not listener.tls_cert_file:
-        yield (*loc, "tls_client_ca_file"), "client certificates need tls_cert_file and tls_key_file"
     # Not credentials_file: `yuzui credential add` makes it, and needs a config that can be read.
-    files = ("tls_cert_file", "tls_key_file", "tls_client_ca_file")
-    yield from existing(loc, listener, files)
+    yield from _server_tls(loc, listener)
     if not listener.enabled:
         return
     if listener.anonymous and not is_loopback(listener.host):
@@ -106,9 +107,8 @@ def _listener(listener: ListenerSettings) -> Found:
 
 def _console(console: ConsoleSettings) -> Found:
     loc: Loc = ("console",)
-    yield from _tls_pair(loc, console.tls_cert_file, console.tls_key_file)
     # Not users_file: `yuzui console user add` makes it, and needs a config that can be read.
-    yield from existing(loc, console, ("tls_cert_file", "tls_key_file"))
+    yield from _server_tls(loc, console)
     if not console.enabled:
         return
     if console.users_file is None and not console.anonymous_view:
@@ -219,6 +219,16 @@ def _kind(loc: Loc, kind: KindSettings) -> Found:
     if steps and not (all(s > 0 for s in steps) or all(s < 0 for s in steps)):
         told = ", ".join(f"{name.removeprefix('level_')} {value:g}" for name, value in levels)
         yield (*loc, levels[0][0]), f"levels must rise or fall from blue to red: {told}"
+
+
+def _server_tls(
+    loc: Loc, table: ListenerSettings | OpsSettings | SqlSettings | ConsoleSettings | TcpSettings
+) -> Found:
+    """What must hold wherever we listen with TLS."""
+    yield from _tls_pair(loc, table.tls_cert_file, table.tls_key_file)
+    if table.tls_client_ca_file and not table.tls_cert_file:
+        yield (*loc, "tls_client_ca_file"), "client certificates need tls_cert_file and tls_key_file"
+    yield from existing(loc, table, ("tls_cert_file", "tls_key_file", "tls_client_ca_file"))
 
 
 def _tls_pair(loc: Loc, cert: str | None, key: str | None) -> Found:

@@ -19,10 +19,12 @@ from typing import Any, Final
 
 import uvloop
 
+from anomaly.alerts.carriers import tls_of
 from anomaly.alerts.delivery import Deliverer
 from ingest import oplog
 from ingest.config import Config
 from ingest.family import die_with_engine, end
+from storage.certificates import Elsewhere
 
 log = logging.getLogger("yuzui.delivery")
 
@@ -44,7 +46,12 @@ class Delivery:
     """
 
     def __init__(self, path: Path, config: Config) -> None:
+        """Raises CertificateFault."""
         said = config.model_dump(mode="json", include=set(CONCERNS))
+        found = {f"target {target.name}": tls_of(target) for target in config.targets}
+        self._certificates = {
+            where: Elsewhere(tls, self._renew) for where, tls in found.items() if tls is not None
+        }
         self._first = json.dumps({"path": str(path), "config": said}).encode()
         self.counters: Counter[str] = Counter()
         self._before: Counter[str] = Counter()
@@ -97,6 +104,14 @@ class Delivery:
         self.counters = self._before + Counter(said["counters"])
         self.waiting, self.oldest_s = said["waiting"], said["oldest_s"]
 
+    def certificates(self) -> dict[str, Elsewhere]:
+        """Those of all targets with TLS; they are the process's, which is told with SIGHUP."""
+        return self._certificates
+
+    def _renew(self) -> None:
+        if self._process is not None and self._process.returncode is None:
+            self._process.send_signal(signal.SIGHUP)
+
     async def stop(self) -> None:
         """Let calls in the air land, then end it."""
         self._stopping = True
@@ -112,6 +127,7 @@ async def _deliver(first: dict[str, Any], wake_fd: int) -> None:
     loop = asyncio.get_running_loop()
     ended = asyncio.Event()
     loop.add_signal_handler(signal.SIGTERM, ended.set)
+    loop.add_signal_handler(signal.SIGHUP, deliverer.renew)
     os.set_blocking(wake_fd, False)
 
     def woken() -> None:
@@ -139,6 +155,7 @@ def _say(deliverer: Deliverer) -> None:
 def main() -> None:
     """Body of the process; its one argument is the descriptor that wakes it."""
     die_with_engine()
+    signal.signal(signal.SIGHUP, signal.SIG_IGN)  # until there is something to renew
     first = json.loads(sys.stdin.buffer.readline())
     log_settings = Config.model_validate(first["config"]).log
     oplog.set_up(log_settings.level, log_settings.format)

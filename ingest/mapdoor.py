@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from anomaly.alerts.outbox import Outbox
 from anomaly.live import Live
+from storage.certificates import ServerTls
 
 if TYPE_CHECKING:
     from ingest.app import App
@@ -17,6 +18,8 @@ if TYPE_CHECKING:
 
 class Door(Protocol):
     """An open console."""
+
+    tls: ServerTls | None
 
     @property
     def address(self) -> str:

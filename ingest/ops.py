@@ -6,7 +6,9 @@ the metric and `yuzui status` cannot disagree.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+import os
+from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 import orjson
@@ -14,6 +16,10 @@ from aiohttp import web
 from prometheus_client import CollectorRegistry, generate_latest
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
+
+from ingest.commands.common import SOCKET_FILE
+from ingest.readiness import RUNBOOK
+from storage.certificates import ServerTls
 
 Vitals = dict[str, Any]
 LIVE_TURN_S_MAX = 10.0
@@ -72,6 +78,8 @@ COUNTERS: dict[str, str] = {
     "sparkplug_seq_gaps": "gaps in the sequence numbers of Sparkplug nodes",
     "sparkplug_data_before_birth": "Sparkplug messages before their node's BIRTH",
     "sparkplug_historical": "Sparkplug readings marked as historical",
+    "clock_jumps": "jumps of our wall clock by more than a minute",
+    "delivery_restarts": "times the delivery process died and was started again",
     "stale_receipts": "acknowledgements not sent because their connection was gone",
 }
 GAUGES: dict[str, str] = {
@@ -99,6 +107,12 @@ GAUGES: dict[str, str] = {
     "console_queries_ms": "median of the newest answers to queries",
     "console_encode_ms": "median of making one frame for all maps",
     "console_lag_s": "age of what the map shows",
+    "uptime_s": "since this engine was up",
+    "after_kill": "1 where the engine before this one did not stop by itself",
+    "links_down": "connections to brokers that are not up",
+    "reload_faults": "faults of the last reload; beyond 0 the old rules and registry go on",
+    "certificate_days_left": "until the first of our certificates ends; below 0 it has",
+    "certificate_faults": "certificates the last reload refused; there the old ones go on",
     "rss_bytes": "resident memory",
     "cpu_s": "CPU seconds used since start",
 }
@@ -110,6 +124,7 @@ LABELLED: dict[str, tuple[str, tuple[str, ...]]] = {
 
 
 LABELLED_GAUGES: dict[str, tuple[str, tuple[str, ...]]] = {
+    "not_ready_by_reason": ("1 where this reason of /readyz holds, see docs/runbook.md", ("reason",)),
     "video_channels": ("channels of cameras by source and district", ("source", "district")),
     "video_online": ("those of them that are online", ("source", "district")),
 }
@@ -135,8 +150,10 @@ class _FromVitals(Collector):
         for key, text in COUNTERS.items():
             yield CounterMetricFamily(f"yuzui_{key}", text, value=float(now.get(key, 0)))
         for key, text in GAUGES.items():
+            gauge = GaugeMetricFamily(f"yuzui_{key}", text)
             if now.get(key) is not None:
-                yield GaugeMetricFamily(f"yuzui_{key}", text, value=float(now[key]))
+                gauge.add_metric([], float(now[key]))
+            yield gauge
         for key, (text, labels) in (LABELLED | LABELLED_GAUGES).items():
             metric = GaugeMetricFamily if key in LABELLED_GAUGES else CounterMetricFamily
             family = metric(f"yuzui_{key}", text, labels=labels)
@@ -171,8 +188,10 @@ def ops_app(vitals: Callable[[], Vitals], sources: Callable[[], list[Vitals]] = 
         )
 
     async def readyz(_: web.Request) -> web.Response:
-        reasons: Iterable[str] = vitals()["not_ready"]
-        text = "".join(f"{r}\n" for r in reasons)
+        now = vitals()
+        text = "".join(f"{reason}\n" for reason in now["not_ready"])
+        if text:
+            text += "".join(f"what to do: {RUNBOOK}#{code}\n" for code in now["not_ready_codes"])
         return web.Response(text=text or "ready\n", status=503 if text else 200)
 
     async def healthz(_: web.Request) -> web.Response:
@@ -196,11 +215,26 @@ def ops_app(vitals: Callable[[], Vitals], sources: Callable[[], list[Vitals]] = 
     return app
 
 
-async def serve(app: web.Application, host: str, port: int) -> tuple[web.AppRunner, int]:
+async def serve(
+    app: web.Application, host: str, port: int, tls: ServerTls | None = None
+) -> tuple[web.AppRunner, int]:
     """Listen on ``host`` (never every interface unless named); returns the runner and the port taken."""
     runner = web.AppRunner(app, access_log=None)
     await runner.setup()
-    site = web.TCPSite(runner, host, port)
+    site = web.TCPSite(runner, host, port, ssl_context=tls.context if tls is not None else None)
     await site.start()
     taken: int = runner.addresses[0][1]
     return runner, taken
+
+
+async def serve_here(runner: web.AppRunner, folder: Path) -> None:
+    """Also answer on a socket in the data folder: the commands of whoever may enter it need no certificate."""
+    path = folder / SOCKET_FILE
+    path.unlink(missing_ok=True)
+    # Through the folder's descriptor: the kernel takes no path longer than 107 bytes.
+    within = os.open(folder, os.O_PATH | os.O_DIRECTORY)
+    try:
+        await web.UnixSite(runner, f"/proc/self/fd/{within}/{SOCKET_FILE}").start()
+        path.chmod(0o600)
+    finally:
+        os.close(within)

@@ -52,6 +52,8 @@ class ReloadReport:
     digest         of the rules and registry in force
     points         now in the registry, retired ones included
     needs_restart  tables of the config that were changed and wait for one
+    certificates   sides whose certificates were read again and are in force for new connections
+    certificate_faults  a line for each that was refused: there the old one goes on
     """
 
     at: int
@@ -59,6 +61,8 @@ class ReloadReport:
     points: int = 0
     faults: list[str] = field(default_factory=list)
     needs_restart: list[str] = field(default_factory=list)
+    certificates: list[str] = field(default_factory=list)
+    certificate_faults: list[str] = field(default_factory=list)
 
     def as_json(self) -> dict[str, Any]:
         """For /healthz and `yuzui reload`."""
@@ -101,6 +105,7 @@ class Reloader:
 
     take_up  puts what was prepared in force: routes, engine, points
     journal  writes the CONTROL record at whose position that happens
+    renew    reads all certificates again, whatever becomes of the rest
     """
 
     def __init__(
@@ -111,6 +116,7 @@ class Reloader:
         make_engine: Callable[[Config, PointTable], Engine],
         take_up: Callable[[Prepared], None],
         journal: Callable[[Control], None],
+        renew: Callable[[], tuple[list[str], list[str]]] = lambda: ([], []),
     ) -> None:
         self._path = path
         self._root = root
@@ -118,6 +124,7 @@ class Reloader:
         self._make_engine = make_engine
         self._take_up = take_up
         self._journal = journal
+        self._renew = renew
         self._asked = asyncio.Event()
         self.last: ReloadReport | None = None
 
@@ -130,7 +137,10 @@ class Reloader:
         while True:
             await self._asked.wait()
             self._asked.clear()
-            self.last = await self._reload()
+            taken, refused = self._renew()
+            report = await self._reload()
+            report.certificates, report.certificate_faults = taken, refused
+            self.last = report
 
     async def _reload(self) -> ReloadReport:
         loop = asyncio.get_running_loop()

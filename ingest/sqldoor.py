@@ -24,6 +24,7 @@ from aiohttp import web
 from ingest import oplog, ops
 from ingest.config import LogSettings, SqlSettings
 from ingest.family import die_with_engine, end
+from storage.certificates import Elsewhere, ServerTls, renewed, server_files
 from storage.sqlrules import SQL_CHARS_MAX
 
 log = logging.getLogger("yuzui.sql")
@@ -241,15 +242,25 @@ def read_tokens(path: str | None) -> list[bytes]:
     return found
 
 
+def tls_of(settings: SqlSettings) -> ServerTls | None:
+    """None without a certificate. Raises CertificateFault."""
+    files = server_files(settings.tls_cert_file, settings.tls_key_file, settings.tls_client_ca_file)
+    return ServerTls(files) if files is not None else None
+
+
 async def serve(
     root: Path, settings: SqlSettings, on_port: Callable[[int], None], until: Sequence[signal.Signals]
 ) -> None:
     """Answer until one of the signals comes; ``on_port`` is told the port taken. Raises OSError, ValueError."""
     door = Door(root, settings)
     ended = asyncio.Event()
+    loop = asyncio.get_running_loop()
     for number in until:
-        asyncio.get_running_loop().add_signal_handler(number, ended.set)
-    runner, port = await ops.serve(door.app(), settings.host, settings.port)
+        loop.add_signal_handler(number, ended.set)
+    tls = tls_of(settings)
+    if tls is not None:
+        loop.add_signal_handler(signal.SIGHUP, lambda: renewed("SQL door", tls))
+    runner, port = await ops.serve(door.app(), settings.host, settings.port, tls)
     on_port(port)
     try:
         await ended.wait()
@@ -268,6 +279,8 @@ class SqlDoor:
     def __init__(self, root: Path, settings: SqlSettings, logging_: LogSettings) -> None:
         said = {"root": str(root), "settings": settings.model_dump(), "log": logging_.model_dump()}
         self._first = orjson.dumps(said) + b"\n"
+        tls = tls_of(settings)
+        self.certificates = {"SQL door": Elsewhere(tls, self._renew)} if tls is not None else {}
         self.port = 0
         self.restarts = 0
         self._stopping = False
@@ -303,6 +316,10 @@ class SqlDoor:
             log.info("SQL door on port %d", self.port)
         await self._process.wait()
 
+    def _renew(self) -> None:
+        if self._process is not None and self._process.returncode is None:
+            self._process.send_signal(signal.SIGHUP)
+
     async def stop(self) -> None:
         """Close the door."""
         self._stopping = True
@@ -318,6 +335,7 @@ def _say_port(port: int) -> None:
 def main() -> None:
     """Body of the door's process."""
     die_with_engine()
+    signal.signal(signal.SIGHUP, signal.SIG_IGN)  # until there is something to renew
     first = orjson.loads(sys.stdin.buffer.readline())
     oplog.set_up(first["log"]["level"], first["log"]["format"])
     try:

@@ -13,15 +13,12 @@ from collections import deque
 from typing import TYPE_CHECKING, Any
 
 from ingest.ops import COUNTERS
+from ingest.readiness import as_vitals, reasons
 from storage.diskuse import DiskUse, disk_use
 
 if TYPE_CHECKING:
     from ingest.app import App
 
-JUDGE_LAG_S_MAX = 10.0
-"""Queries and alerts this late are worth waking someone: five times what a query promises."""
-JOURNAL_OLDEST_S_MAX = 5.0
-"""A disk that needs longer than this for one group is stalled."""
 RATE_WINDOW_S = 5.0
 DISK_WINDOW_S = 3600.0
 DISK_SAMPLE_S_MIN = 60.0
@@ -39,6 +36,7 @@ class Vitals:
 
     def __init__(self, app: App) -> None:
         self._app = app
+        self._begun = time.monotonic()
         self._received: deque[tuple[float, int]] = deque(maxlen=64)
         self._disk: deque[tuple[float, int]] = deque(maxlen=128)
         self._use: DiskUse | None = None
@@ -105,6 +103,9 @@ class Vitals:
             "refused": dict(wire.messages.refused_by_reason),
             "replays_left": wire.replays.left if wire.replays else 0,
             "pid": os.getpid(),
+            "uptime_s": time.monotonic() - self._begun,
+            "after_kill": int(app.after_kill),
+            "links_down": len(app.links_down),
             "acknowledged_messages": wire.acknowledged_messages,
             "commits": committer.commits,
             "readings_per_s": self._rate(),
@@ -143,7 +144,10 @@ class Vitals:
             "cpu_s": usage.ru_utime + usage.ru_stime,
             "turned_s_ago": time.monotonic() - wire.turned_at,
             "clock_jumps": app.wire.clock.jumps,
-            "reload": app.reloader.last.as_json() if app.reloader.last else None,
+            "reload": (last := app.reloader.last) and last.as_json(),
+            "reload_faults": len(last.faults) if last else 0,
+            "certificate_days_left": app.certificates.days_left(time.time()),
+            "certificate_faults": len(last.certificate_faults) if last else 0,
             "files_set_aside": len(app.damage.set_aside),
             "rows_lost_to_damage": app.damage.lost_rows,
             "damage": app.damage.said,
@@ -151,8 +155,7 @@ class Vitals:
         }
         if app.console is not None:
             now |= app.console.vitals()
-        now["not_ready"] = self._not_ready(now)
-        return now
+        return now | as_vitals(reasons(app, now))
 
     def _video(self) -> dict[str, Any]:
         found = self._app.judge.engine.video_online()
@@ -160,25 +163,3 @@ class Vitals:
             "video_channels": {where: of for where, (_, of) in found.items()},
             "video_online": {where: up for where, (up, _) in found.items()},
         }
-
-    def _not_ready(self, now: dict[str, Any]) -> list[str]:
-        app = self._app
-        reasons = [f"link {name} is down: {link.why}" for name, link in app.links_down.items()]
-        full = [part.disk.why for part in (app.judge, app.tiers) if part.disk.why]
-        if app.committer.full:
-            full.insert(0, f"acknowledgements are held until {app.committer.room_bytes_min} bytes are free")
-        if full:
-            reasons.append(f"disk full: {'; '.join(full)}")
-        elif now["journal_oldest_s"] > JOURNAL_OLDEST_S_MAX:
-            reasons.append(
-                f"disk stalled: oldest reading waits {now['journal_oldest_s']:.0f} s for its fsync"
-            )
-        if not app.started:
-            reasons.append("starting: replaying the journal")
-        elif now["judge_lag_s"] > JUDGE_LAG_S_MAX and not app.committer.full:
-            reasons.append(f"judge lags {now['judge_lag_s']:.0f} s behind the journal")
-        if app.wire.clock.why:
-            reasons.append(app.wire.clock.why)
-        if now["conservation_gap"]:
-            reasons.append(f"{now['conservation_gap']} readings unaccounted for")
-        return reasons

@@ -23,6 +23,7 @@ from anomaly.alerts.addresses import refusal
 from anomaly.alerts.formats import CONTENT_TYPES, Render, fields_of
 from anomaly.alerts.lane import Answer, Notice
 from anomaly.settings import TOPIC_PLACES, MqttTargetSettings
+from storage.certificates import ClientTls, renewed
 
 KEEPALIVE_S: Final = 30
 _NOT_IN_A_LEVEL: Final = re.compile(r"[/+#\x00]")
@@ -31,16 +32,23 @@ _NOT_IN_A_LEVEL: Final = re.compile(r"[/+#\x00]")
 class BrokerCarrier:
     """One connection, shared by all that goes to this target."""
 
-    def __init__(self, target: MqttTargetSettings, render: Render | None) -> None:
+    def __init__(
+        self, target: MqttTargetSettings, render: Render | None, tls: ClientTls | None = None
+    ) -> None:
         self._target = target
         self._render = render
         self._password = _password(target)
         url = urlsplit(target.url)
-        self._host, self._tls = url.hostname or "", url.scheme == "mqtts"
-        self._port = url.port or (8883 if self._tls else 1883)
+        self._host, self._tls = url.hostname or "", tls
+        self._port = url.port or (8883 if url.scheme == "mqtts" else 1883)
         self.refused: str | None = _literal_refusal(self._host)
         self._client: aiomqtt.Client | None = None
         self._connecting = asyncio.Lock()
+
+    def renew(self) -> None:
+        """See Carrier. The open connection lives on; the next one takes the new files."""
+        if self._tls is not None:
+            renewed(self._target.name, self._tls)
 
     async def send(self, notice: Notice, body: bytes, now_us: int) -> Answer:
         """Publish and wait for the PUBACK."""
@@ -87,16 +95,13 @@ class BrokerCarrier:
                     protocol=aiomqtt.ProtocolVersion.V5 if five else aiomqtt.ProtocolVersion.V311,
                     # We keep what is not acknowledged: the broker need not remember us.
                     clean_session=None if five else True,
-                    tls_context=self._tls_context(),
+                    tls_context=self._tls.current if self._tls is not None else None,
                     keepalive=KEEPALIVE_S,
                     timeout=self._target.timeout_s,
                 )
                 await client.__aenter__()
                 self._client = client
             return self._client
-
-    def _tls_context(self) -> ssl.SSLContext | None:
-        return ssl.create_default_context(cafile=self._target.tls_ca_file) if self._tls else None
 
     async def _drop(self, client: aiomqtt.Client | None) -> None:
         """Close a connection that failed, once; the next notification makes a new one."""

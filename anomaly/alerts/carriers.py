@@ -19,6 +19,7 @@ from anomaly.alerts.formats import Render, renderer
 from anomaly.alerts.lane import Answer, Notice
 from anomaly.alerts.webhook import WebhookCarrier
 from anomaly.settings import FileTargetSettings, MqttTargetSettings, TargetSettings, WebhookSettings
+from storage.certificates import ClientFiles, ClientTls
 from storage.fsync import replace_durably
 
 SWEEP_S: Final = 3600.0
@@ -29,6 +30,10 @@ class Carrier(Protocol):
     """One target's way. ``refused`` says why it is never called, None where it is."""
 
     refused: str | None
+
+    def renew(self) -> None:
+        """Read certificates again; those that cannot be used are refused, and what was in force goes on."""
+        ...
 
     async def send(self, notice: Notice, body: bytes, now_us: int) -> Answer:
         """Try once; ``body`` is v1. Raises nothing of its own: what went wrong is the answer."""
@@ -43,11 +48,20 @@ def carrier_of(target: TargetSettings, sender: str) -> Carrier:
     """The way to a target. Raises ValueError or OSError for a secret or a template that cannot be used."""
     render = rendering(target, sender)
     if isinstance(target, WebhookSettings):
-        return WebhookCarrier(target, render)
+        return WebhookCarrier(target, render, tls_of(target))
     if isinstance(target, MqttTargetSettings):
-        return BrokerCarrier(target, render)
+        return BrokerCarrier(target, render, tls_of(target))
     assert isinstance(target, FileTargetSettings), f"no way to a target of {type(target).__name__}"
     return FileCarrier(target, render)
+
+
+def tls_of(target: TargetSettings) -> ClientTls | None:
+    """The certificates of a target that is reached over TLS. Raises CertificateFault."""
+    if not isinstance(target, WebhookSettings | MqttTargetSettings) or not target.url.startswith(
+        ("https:", "mqtts:")
+    ):
+        return None
+    return ClientTls(ClientFiles(target.tls_ca_file, target.tls_cert_file, target.tls_key_file))
 
 
 def rendering(target: TargetSettings, sender: str) -> Render | None:
@@ -67,6 +81,9 @@ class FileCarrier:
         self._keep_s = target.keep_s
         self._render = render
         self._swept_at = -SWEEP_S
+
+    def renew(self) -> None:
+        """A file has no certificate."""
 
     async def send(self, notice: Notice, body: bytes, now_us: int) -> Answer:
         """Write it on disk; a file of the same notification is replaced."""

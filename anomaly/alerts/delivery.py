@@ -105,6 +105,11 @@ class Deliverer:
         oldest = [at for target in self._targets.values() if (at := target.lane.oldest) is not None]
         return (self._now_us() - min(oldest)) / US_PER_S if oldest else 0.0
 
+    def renew(self) -> None:
+        """Read the certificates of all targets again. On the loop."""
+        for target in self._targets.values():
+            target.carrier.renew()
+
     def wake(self) -> None:
         """The outbox holds something new. From any thread, at any time; does not wait."""
         loop = self._loop

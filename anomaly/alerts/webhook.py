@@ -20,6 +20,7 @@ from anomaly.alerts.formats import CONTENT_TYPES, Render
 from anomaly.alerts.lane import Answer, Notice
 from anomaly.settings import WebhookSettings
 from storage.batch import US_PER_S
+from storage.certificates import ClientTls, renewed
 
 ANSWER_BYTES_MAX: Final = 16 * 1024
 """Read of an answer, so that the connection can be used again; of a longer answer it is closed."""
@@ -39,8 +40,9 @@ TOO_MANY: Final = {45009: 60.0, 130101: 600.0, 11232: 60.0, 9499: 60.0}
 class WebhookCarrier:
     """``refused`` says why the address is never called."""
 
-    def __init__(self, webhook: WebhookSettings, render: Render | None) -> None:
+    def __init__(self, webhook: WebhookSettings, render: Render | None, tls: ClientTls | None = None) -> None:
         self._webhook = webhook
+        self._tls = tls
         self._render = render
         self._keys = () if webhook.format in ROBOT_FIELDS else signature.keys_of(webhook)
         self._robot_secret = signature.first_secret(webhook) if webhook.format in ROBOT_FIELDS else None
@@ -58,6 +60,11 @@ class WebhookCarrier:
             },
         )
 
+    def renew(self) -> None:
+        """See Carrier. Connections that are open are left; the next call makes its own."""
+        if self._tls is not None:
+            renewed(self._webhook.name, self._tls)
+
     async def send(self, notice: Notice, body: bytes, now_us: int) -> Answer:
         """One POST."""
         if self.refused is not None:
@@ -70,8 +77,9 @@ class WebhookCarrier:
                 url, content = self._robot_signed(url, content, now_us)
             headers = signature.headers(self._keys, notice.webhook_id, now_us // US_PER_S, content)
             async with self._session.post(
-                url, data=content, headers=headers, allow_redirects=False
-            ) as response:
+                url, data=content, headers=headers, allow_redirects=False,
+                ssl=self._tls.current if self._tls is not None else True,
+            ) as response:  # fmt: skip
                 return _answer(response, await _read_some(response), ROBOT_FIELDS.get(self._webhook.format))
         except (aiohttp.ClientError, OSError, ValueError) as failure:
             return Answer(_reason(failure))

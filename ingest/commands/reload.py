@@ -25,7 +25,8 @@ LOOK_S = 0.1
 def command(config_path: str, as_json: bool) -> None:
     """Have the running engine read its rules and its registry again.
 
-    A fault in them is shown and the old ones go on (exit code 2). The same as SIGHUP to the engine, with an answer.
+    Certificates too: new connections get the new ones. A fault is shown and the old ones go on (exit code 2).
+    The same as SIGHUP to the engine, with an answer.
     """
     folder = data_dir(config_path)
     before = engine_vitals(folder)
@@ -45,8 +46,9 @@ def command(config_path: str, as_json: bool) -> None:
 
 
 def _show(report: dict[str, object], as_json: bool) -> None:
-    faults = report["faults"]
+    faults, refused = report["faults"], report["certificate_faults"]
     assert isinstance(faults, list)
+    assert isinstance(refused, list)
     if as_json:
         click.echo(orjson.dumps(report).decode())
     elif faults:
@@ -57,5 +59,10 @@ def _show(report: dict[str, object], as_json: bool) -> None:
         click.echo(f"in force: {report['points']:,} points, rules and registry {report['digest']}")
         for name in report["needs_restart"] or ():  # type: ignore[attr-defined]
             click.echo(f"  changes of [{name}] wait for a restart")
-    if faults:
+    if not as_json:
+        for name in report["certificates"]:  # type: ignore[attr-defined]
+            click.echo(f"  certificates read again: {name}")
+        for line in refused:
+            click.echo(f"  certificate refused, the old one goes on: {line}", err=True)
+    if faults or refused:
         raise click.exceptions.Exit(2)

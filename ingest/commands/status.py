@@ -10,7 +10,12 @@ import orjson
 from ingest.cli import config_option, json_option
 from ingest.commands.common import data_dir, engine_answer, engine_vitals
 from ingest.commands.source import show_sources
+from ingest.readiness import RUNBOOK
 
+TOLD_LATE_S = 10.0
+"""A notification that waits longer than this is worth a word: most take a tenth of a second."""
+FRESH_S = 600.0
+"""For so long the status line says that there was a kill."""
 EXIT_NOT_READY = 1
 EXIT_NOT_RUNNING = 3
 
@@ -28,6 +33,12 @@ def line_of(vitals: dict[str, Any]) -> str:
         (f"disk {days:.0f} days left" if days is not None else "disk days left unknown yet")
         + (f" at {a_day / 1e9:.1f} GB a day" if a_day else ""),
     ]
+    if vitals["outbox_oldest_s"] > TOLD_LATE_S:
+        words[5] += f", the oldest for {vitals['outbox_oldest_s']:,.0f} s"
+    if vitals["after_kill"] and vitals["uptime_s"] < FRESH_S:
+        words.append(f"up for {vitals['uptime_s']:.0f} s, the engine before did not stop by itself")
+    if vitals["not_ready"]:
+        words.append(f"what to do: {', '.join(f'{RUNBOOK}#{code}' for code in vitals['not_ready_codes'])}")
     if vitals["conservation_gap"]:
         words.insert(1, f"{vitals['conservation_gap']} READINGS UNACCOUNTED FOR")
     return " · ".join(words)

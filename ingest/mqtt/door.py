@@ -20,7 +20,7 @@ from ingest.mqtt.connection import Connection, Pause
 from ingest.mqtt.fields import Reason
 from ingest.mqtt.listener import KEEPALIVE_FACTOR, ServerSession, State
 from ingest.mqtt.sockets import Sockets
-from ingest.mqtt.tls import server_context
+from ingest.mqtt.tls import server_tls
 
 BACKLOG = 4096
 """Gateways that connect in one instant after a power cut; the kernel caps it at somaxconn."""
@@ -44,7 +44,7 @@ def is_loopback(address: str) -> bool:
 
 
 class Door:
-    """One listening socket and those who came through it. ``address`` is where it listens."""
+    """One listening socket and those who came through it. ``address`` is where it listens; ``tls`` None: plainly."""
 
     def __init__(
         self,
@@ -60,7 +60,7 @@ class Door:
         family, _, _, _, where = socket.getaddrinfo(settings.host, settings.port, type=socket.SOCK_STREAM)[0]
         if open_door and not is_loopback(str(where[0])):
             raise ValueError(f"{settings.host} is not loopback: it needs credentials or client certificates")
-        self._context = server_context(settings)
+        self.tls = server_tls(settings)
         self._sock = socket.create_server((str(where[0]), settings.port), family=family, backlog=BACKLOG)
         self._sock.setblocking(False)
         host, port = self._sock.getsockname()[:2]
@@ -75,7 +75,7 @@ class Door:
         self._by_client_id: dict[str, Connection] = {}
         self._logins: deque[tuple[Connection, int, bool]] = deque()
         self._logins_waiting = 0
-        self._accepts_max = TLS_ACCEPTS_PER_POLL_MAX if self._context else ACCEPTS_PER_POLL_MAX
+        self._accepts_max = TLS_ACCEPTS_PER_POLL_MAX if self.tls else ACCEPTS_PER_POLL_MAX
         self.open(True)
 
     def open(self, accepting: bool) -> None:
@@ -112,9 +112,9 @@ class Door:
             self._admission.opened(address)
             counters["connections_accepted"] += 1
             sock.setblocking(False)
-            if self._context:
+            if self.tls:
                 try:
-                    sock = self._context.wrap_socket(sock, server_side=True, do_handshake_on_connect=False)
+                    sock = self.tls.current.wrap_socket(sock, server_side=True, do_handshake_on_connect=False)
                 except OSError:
                     # It hung up between the kernel's accept and ours.
                     self._admission.closed(address)

@@ -25,7 +25,7 @@ from ingest.mqtt.fields import Reason
 from ingest.mqtt.packets import LEVEL_5, LEVEL_311
 from ingest.mqtt.sockets import Sockets
 from ingest.mqtt.subscriber import ClientSession, State
-from ingest.mqtt.tls import client_context
+from ingest.mqtt.tls import client_tls
 
 CONNECT_S_MAX = 10.0
 """From the first SYN to an answered SUBSCRIBE; a broker slower than this is tried anew."""
@@ -102,7 +102,7 @@ class Link:
         self.filters = slices_of(settings)[index]
         self.conn: Connection | None = None
         self._host, self._port, tls = broker_of(settings.url)
-        self._context = client_context(settings) if tls else None
+        self.tls = client_tls(settings) if tls else None
         password = settings.password
         if settings.password_file is not None:
             password = Path(settings.password_file).read_text("utf-8").rstrip("\r\n")
@@ -202,8 +202,8 @@ class Link:
             return
         try:
             address = str(sock.getpeername()[0])
-            if self._context:
-                sock = self._context.wrap_socket(
+            if self.tls:
+                sock = self.tls.current.wrap_socket(
                     sock, server_hostname=self._host, do_handshake_on_connect=False
                 )
         except OSError as fault:

@@ -24,6 +24,7 @@ from ingest.mqtt.links import Link, LinkEvent, slices_of
 from ingest.mqtt.listener import ServerSession
 from ingest.mqtt.receipts import Arrivals, Receipt, Received, Segment
 from ingest.mqtt.sockets import READ_BYTES_MAX, Sockets
+from storage.certificates import ClientTls, ServerTls
 
 if TYPE_CHECKING:
     from ingest.mqtt.arena import Arena
@@ -119,6 +120,12 @@ class Poller:
     def addresses(self) -> list[str]:
         """Where we listen, as "host:port"."""
         return [f"{host}:{port}" for host, port in (door.address for door in self._doors)]
+
+    def certificates(self) -> dict[str, ServerTls | ClientTls]:
+        """Those of all doors and links with TLS, by words for people."""
+        doors = {f"listener {host}:{port}": d.tls for d in self._doors for host, port in (d.address,)}
+        links = {f"subscriber {link.name}": link.tls for link in self._links}
+        return {where: tls for where, tls in {**doors, **links}.items() if tls is not None}
 
     def links_down(self) -> dict[str, str]:
         """Why each link that is not up is down, by its name."""

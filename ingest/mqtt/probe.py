@@ -32,8 +32,8 @@ from ingest.mqtt.packets import (
     Suback,
     Subscribe,
 )
-from ingest.mqtt.properties import Prop, number
-from ingest.mqtt.tls import client_context, common_name
+from ingest.mqtt.properties import Prop, Properties, number
+from ingest.mqtt.tls import client_tls, common_name
 
 PROBE_S_MAX = 10.0
 """For all of it: a person waits."""
@@ -63,7 +63,7 @@ class Answer:
     advice: str = ""
 
 
-class _Refused(Exception):  # noqa: N818 - what the broker said
+class Refused(Exception):  # noqa: N818 - what the broker said
     """CONNACK with a code."""
 
     def __init__(self, connack: Connack, v5: bool) -> None:
@@ -82,9 +82,9 @@ def probe_broker(settings: SubscriberSettings, commit_s: float = 0.02) -> Answer
     levels = {"5": (LEVEL_5,), "3.1.1": (LEVEL_311,)}.get(settings.protocol, (LEVEL_5, LEVEL_311))
     for level in levels:
         try:
-            with _Talk(settings, level == LEVEL_5) as talk:
+            with Talk(settings, level == LEVEL_5) as talk:
                 return talk.answer(commit_s)
-        except _Refused as refused:
+        except Refused as refused:
             if refused.version and level != levels[-1]:
                 continue
             return Answer(False, f"refused: {refused}", "see user, password, client_id and the broker's log")
@@ -99,27 +99,27 @@ def probe_broker(settings: SubscriberSettings, commit_s: float = 0.02) -> Answer
     raise AssertionError("the last level returns")
 
 
-class _Talk:
-    """The conversation. Every wait is bounded by the one deadline."""
+class Talk:
+    """The conversation. Every wait is bounded by the one deadline, ``seconds_max`` from now."""
 
-    def __init__(self, settings: SubscriberSettings, v5: bool) -> None:
+    def __init__(self, settings: SubscriberSettings, v5: bool, seconds_max: float | None = None) -> None:
         self._settings = settings
         self._v5 = v5
-        self._deadline = time.monotonic() + PROBE_S_MAX
+        self._deadline = time.monotonic() + (PROBE_S_MAX if seconds_max is None else seconds_max)
         self._rest = b""
         host, port, tls = broker_of(settings.url)
         self._sock = socket.create_connection((host, port), timeout=PROBE_S_MAX)
         self._peer = ""
         if tls:
             try:
-                wrapped = client_context(settings).wrap_socket(self._sock, server_hostname=host)
+                wrapped = client_tls(settings).current.wrap_socket(self._sock, server_hostname=host)
             except BaseException:
                 self._sock.close()
                 raise
             self._peer = f" over {wrapped.version()} with {common_name(wrapped) or 'an unverified peer'}"
             self._sock = wrapped
 
-    def __enter__(self) -> _Talk:
+    def __enter__(self) -> Talk:
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -127,10 +127,10 @@ class _Talk:
 
     def answer(self, commit_s: float) -> Answer:
         """Connect, measure, leave."""
-        connack = self._connect()
+        connack = self.connect()
         known = f"MQTT {'5' if self._v5 else '3.1.1'}{self._peer}"
         window = self._window(connack)
-        self._send(Disconnect())
+        self.send(Disconnect())
         if window is None:
             return Answer(True, f"{known}; it refuses {TOPIC}#, so its window was not measured")
         if not window:
@@ -147,44 +147,48 @@ class _Talk:
             True, f"{known}; window {window}: at most about {ceiling:,.0f} messages/s a connection ({advice})"
         )
 
-    def _connect(self) -> Connack:
+    def connect(self, name: str = "doctor", expiry_s: int = 0) -> Connack:
+        """Say CONNECT as ``name``; with ``expiry_s`` the broker keeps the session. Raises Refused, MalformedPacket."""
         settings = self._settings
         password = settings.password
         if settings.password_file is not None:
             password = Path(settings.password_file).read_text("utf-8").rstrip("\r\n")
         if settings.user is None and not self._v5:
             password = None  # 3.1.1 has no password without a user
+        properties: Properties = {Prop.RECEIVE_MAXIMUM: settings.receive_maximum}
+        if expiry_s:
+            properties[Prop.SESSION_EXPIRY] = expiry_s
         connect = Connect(
-            f"{settings.client_id}-doctor-{os.getpid()}",
-            True,
+            f"{settings.client_id}-{name}-{os.getpid()}",
+            not expiry_s,
             settings.keepalive_s,
             LEVEL_5 if self._v5 else LEVEL_311,
             settings.user,
             None if password is None else password.encode(),
-            properties={Prop.RECEIVE_MAXIMUM: settings.receive_maximum} if self._v5 else {},
+            properties=properties if self._v5 else {},
         )
-        self._send(connect)
-        connack = self._hear(self._left())
+        self.send(connect)
+        connack = self.hear(self.left())
         if not isinstance(connack, Connack):
             raise MalformedPacket(Reason.PROTOCOL_ERROR, f"{type(connack).__name__} instead of CONNACK")
         if connack.code:
-            raise _Refused(connack, self._v5)
+            raise Refused(connack, self._v5)
         return connack
 
     def _window(self, connack: Connack) -> int | None:
         """How many messages the broker sends us unacknowledged, at most MESSAGES; None where it will not."""
         topic = TOPIC + secrets.token_hex(8)
-        self._send(Subscribe(1, [Filter(topic, 1)]))
+        self.send(Subscribe(1, [Filter(topic, 1)]))
         unanswered_max = min(UNANSWERED_MAX, number(connack.properties, Prop.RECEIVE_MAXIMUM, UNANSWERED_MAX))
         arrived = sent = answered = 0
         granted = False
         while arrived < MESSAGES:
             while granted and sent < MESSAGES and sent - answered < unanswered_max:
                 sent += 1
-                self._send(Publish(topic, b"", 1, pid=sent))
-            waits = SILENCE_S if sent == MESSAGES == answered else self._left()
+                self.send(Publish(topic, b"", 1, pid=sent))
+            waits = SILENCE_S if sent == MESSAGES == answered else self.left()
             try:
-                packet = self._hear(min(waits, self._left()))
+                packet = self.hear(min(waits, self.left()))
             except TimeoutError:
                 if sent == MESSAGES == answered:
                     return arrived
@@ -203,17 +207,19 @@ class _Talk:
                 return None
         return arrived
 
-    def _left(self) -> float:
+    def left(self) -> float:
+        """Seconds until the deadline. Raises TimeoutError."""
         left = self._deadline - time.monotonic()
         if left <= 0:
             raise TimeoutError
         return left
 
-    def _send(self, packet: Packet) -> None:
-        self._sock.settimeout(self._left())
-        self._sock.sendall(encode(packet, self._v5))
+    def send(self, *packets: Packet) -> None:
+        """Say them in one go."""
+        self._sock.settimeout(self.left())
+        self._sock.sendall(b"".join(encode(packet, self._v5) for packet in packets))
 
-    def _hear(self, timeout_s: float) -> Packet:
+    def hear(self, timeout_s: float) -> Packet:
         """The next packet. Raises TimeoutError, ConnectionError where the broker hung up."""
         end = time.monotonic() + timeout_s
         while True:

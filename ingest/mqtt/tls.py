@@ -1,6 +1,6 @@
-"""TLS contexts of the listener and of subscribers.
+"""TLS of the listener and of subscribers: which of their settings name which files.
 
-Owns how certificates are loaded and what is verified. Opens no connection.
+Opens no connection; how files become contexts is storage.certificates'.
 """
 
 from __future__ import annotations
@@ -9,30 +9,21 @@ import ssl
 from typing import Any
 
 from ingest.config import ListenerSettings, SubscriberSettings
+from storage.certificates import ClientFiles, ClientTls, ServerTls, server_files
 
 
-def server_context(settings: ListenerSettings) -> ssl.SSLContext | None:
-    """None without ``tls_cert_file``. Raises OSError (ssl.SSLError is one) for a file missing or wrong."""
-    if settings.tls_cert_file is None:
-        if settings.tls_client_ca_file is not None:
-            raise ValueError("tls_client_ca_file needs tls_cert_file: certificates are shown over TLS only")
-        return None
-    context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH, cafile=settings.tls_client_ca_file)
-    context.load_cert_chain(settings.tls_cert_file, settings.tls_key_file)
-    if settings.tls_client_ca_file is not None:
-        context.verify_mode = ssl.CERT_REQUIRED
-    return context
+def server_tls(settings: ListenerSettings) -> ServerTls | None:
+    """None without ``tls_cert_file``. Raises ValueError (CertificateFault is one) for a file missing or wrong."""
+    files = server_files(settings.tls_cert_file, settings.tls_key_file, settings.tls_client_ca_file)
+    return None if files is None else ServerTls(files)
 
 
-def client_context(settings: SubscriberSettings) -> ssl.SSLContext:
-    """Verifies the broker's certificate and name unless ``tls_verify`` says not to. Raises OSError."""
-    context = ssl.create_default_context(ssl.Purpose.SERVER_AUTH, cafile=settings.tls_ca_file)
-    if not settings.tls_verify:
-        context.check_hostname = False
-        context.verify_mode = ssl.CERT_NONE
-    if settings.tls_cert_file is not None:
-        context.load_cert_chain(settings.tls_cert_file, settings.tls_key_file)
-    return context
+def client_tls(settings: SubscriberSettings) -> ClientTls:
+    """Verifies the broker's certificate and name unless ``tls_verify`` says not to. Raises CertificateFault."""
+    files = ClientFiles(
+        settings.tls_ca_file, settings.tls_cert_file, settings.tls_key_file, settings.tls_verify
+    )
+    return ClientTls(files)
 
 
 def common_name(sock: ssl.SSLSocket) -> str | None:

@@ -24,9 +24,14 @@ class TcpSettings(Settings):
     """[source.tcp]"""
 
     host: str = "127.0.0.1"
-    """Where to listen; beyond loopback only with `allow`: these protocols have no login worth the name."""
+    """Where to listen; beyond loopback only with `allow` or client certificates: these protocols have no login
+    worth the name."""
     allow: list[str] = Field(default_factory=list)
     """Addresses and networks that may connect: ["10.8.0.0/16"]; "0.0.0.0/0" is everybody. Empty: any, on loopback."""
+    tls_cert_file: str | None = None
+    tls_key_file: str | None = None
+    tls_client_ca_file: str | None = None
+    """With it a station must show a certificate of this authority, and needs no `allow`."""
     connections_max: int = Field(10_000, ge=1)
     connections_per_address_max: int = Field(10_000, ge=1)
     """A mobile network shows many stations under one address."""
@@ -52,6 +57,6 @@ class TcpSettings(Settings):
             loopback = ipaddress.ip_address(self.host).is_loopback
         except ValueError:
             loopback = self.host == "localhost"
-        if not loopback and not self.allow:
+        if not loopback and not self.allow and self.tls_client_ca_file is None:
             raise ValueError(f"{self.host} is not loopback: say in allow who may connect")
         return self

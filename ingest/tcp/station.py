@@ -7,6 +7,7 @@ on.
 from __future__ import annotations
 
 import socket
+import ssl
 from typing import TYPE_CHECKING, Final
 
 from ingest.decode.refused import Refused
@@ -14,12 +15,13 @@ from ingest.decode.refused import Refused
 if TYPE_CHECKING:
     from ingest.codecs.base import StreamCodec
     from ingest.tcp.settings import TcpSettings
+    from storage.certificates import ServerTls
 
 READ_BYTES_MAX: Final = 64 * 1024
 """Read from one connection in one poll; then it is the others' turn."""
 KEEPALIVE: Final = ((socket.TCP_KEEPIDLE, 60), (socket.TCP_KEEPINTVL, 15), (socket.TCP_KEEPCNT, 4))
 """A peer that vanished without a word (a modem that lost its cell) is noticed after two minutes."""
-_LATER = (BlockingIOError, InterruptedError)
+_LATER = (BlockingIOError, InterruptedError, ssl.SSLWantReadError, ssl.SSLWantWriteError)
 _NOISE = b"\r\n\0 \x7e"
 """What may stand between frames; a rest of it is nobody's loss."""
 
@@ -38,17 +40,27 @@ class Station:
         "waiting",
     )  # fmt: skip
 
-    def __init__(self, sock: socket.socket, source: str, settings: TcpSettings, now: float) -> None:
+    def __init__(
+        self,
+        sock: socket.socket,
+        source: str,
+        settings: TcpSettings,
+        now: float,
+        tls: ServerTls | None = None,
+    ) -> None:
+        """With ``tls`` the handshake is part of the first reads. Raises OSError where the peer is gone already."""
         sock.setblocking(False)
         sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
         for option, value in KEEPALIVE:
             sock.setsockopt(socket.IPPROTO_TCP, option, value)
+        host, port = sock.getpeername()[:2]
+        if tls is not None:
+            sock = tls.current.wrap_socket(sock, server_side=True, do_handshake_on_connect=False)
         self._sock = sock
         self._held = b""
         self._out = bytearray()
         self._limit = settings.buffer_bytes_max
-        host, port = sock.getpeername()[:2]
         self.address: str = host
         self.client = f"{host}:{port}"
         self.source = source
@@ -67,6 +79,11 @@ class Station:
         return len(self._out)
 
     @property
+    def handshaking(self) -> bool:
+        """Whether TLS is not up yet."""
+        return isinstance(self._sock, ssl.SSLSocket) and self._sock.version() is None
+
+    @property
     def unfinished(self) -> bool:
         """Whether a frame has begun and not ended."""
         return bool(self._held.strip(_NOISE))
@@ -80,6 +97,9 @@ class Station:
             try:
                 size = self._sock.recv_into(buffer)
             except _LATER:
+                break
+            except ssl.SSLError:
+                why = "tls"
                 break
             except OSError:
                 why = "reset"

@@ -20,12 +20,15 @@ from ingest.decode.refused import Refused
 from ingest.sourcesettings import SourceSettings
 from ingest.tcp.settings import Network, TcpSettings, networks_of
 from ingest.tcp.station import READ_BYTES_MAX, Station
+from storage.certificates import CertificateFault, ServerTls, server_files
 
 log = logging.getLogger("yuzui.tcp")
 
 BACKLOG: Final = 1024
 """Stations that call in one instant after a power cut; the kernel caps it at somaxconn."""
 ACCEPTS_PER_POLL_MAX: Final = 128
+TLS_ACCEPTS_PER_POLL_MAX: Final = 16
+"""A handshake costs a millisecond or two of the loop; more at once would stop everyone's readings."""
 STATIONS_PER_POLL_MAX: Final = 1024
 BYTES_PER_POLL_MAX: Final = 4 << 20
 """Over all stations; the rest waits in the kernel for the next poll."""
@@ -53,6 +56,7 @@ class _Port:
     number: int
     settings: TcpSettings
     allowed: list[Network]
+    tls: ServerTls | None = None
     open: int = 0
 
 
@@ -92,6 +96,10 @@ class Stations:
         """Connected stations of each source that has a port."""
         return {name: port.open for name, port in self._ports.items()}
 
+    def certificates(self) -> dict[str, ServerTls]:
+        """Those of all ports with TLS, by words for people."""
+        return {f"source {name}": port.tls for name, port in self._ports.items() if port.tls is not None}
+
     def vitals(self) -> dict[str, Any]:
         """Numbers for /metrics and /healthz."""
         named = ("frames", "noise", "answers", "answers_stale")
@@ -120,15 +128,17 @@ class Stations:
             if name not in self._ports:
                 try:
                     self._open(name, number or 0, settings)
-                except OSError as fault:
+                except (OSError, CertificateFault) as fault:
                     faults.append(f"source {name} on {settings.host}:{number}: {fault}")
         return faults
 
     def _open(self, name: str, number: int, settings: TcpSettings) -> None:
+        files = server_files(settings.tls_cert_file, settings.tls_key_file, settings.tls_client_ca_file)
+        tls = ServerTls(files) if files is not None else None
         family, _, _, _, where = socket.getaddrinfo(settings.host, number, type=socket.SOCK_STREAM)[0]
         sock = socket.create_server((str(where[0]), number), family=family, backlog=BACKLOG)
         sock.setblocking(False)
-        port = _Port(sock, name, number, settings, networks_of(settings.allow))
+        port = _Port(sock, name, number, settings, networks_of(settings.allow), tls)
         self._ports[name] = self._ports_by_fd[sock.fileno()] = port
         if not self.paused:
             self._reads.register(sock.fileno(), select.EPOLLIN)
@@ -199,7 +209,7 @@ class Stations:
         self._arrived.append(Arrived(station, frames))
 
     def _accept(self, port: _Port) -> None:
-        for _ in range(ACCEPTS_PER_POLL_MAX):
+        for _ in range(TLS_ACCEPTS_PER_POLL_MAX if port.tls else ACCEPTS_PER_POLL_MAX):
             try:
                 sock, peer = port.sock.accept()
             except (BlockingIOError, InterruptedError, ConnectionAbortedError):
@@ -214,7 +224,7 @@ class Stations:
                 sock.close()
                 continue
             try:
-                station = Station(sock, port.name, port.settings, self._now)
+                station = Station(sock, port.name, port.settings, self._now, port.tls)
             except OSError:
                 # It hung up between the kernel's accept and ours.
                 self.counters["refused.gone"] += 1
@@ -272,8 +282,10 @@ class Stations:
         for station in list(self._stations.values()):
             settings = self._ports[station.source].settings
             why = ""
-            if station.unfinished and self._now - station.begun_at > settings.frame_s_max:
-                why = "frame_timeout"
+            if (
+                station.unfinished or station.handshaking
+            ) and self._now - station.begun_at > settings.frame_s_max:
+                why = "tls_timeout" if station.handshaking else "frame_timeout"
             elif self._now - station.heard_at > settings.idle_s_max:
                 why = "idle"
             if why:

@@ -13,6 +13,7 @@ from typing import Any
 import click
 
 COMMANDS = {
+    "init": ("ingest.commands.init", "Write a config that works, with comments."),
     "run": ("ingest.commands.run", "Run the engine."),
     "check": ("ingest.commands.check", "Validate the config and the registry, offline."),
     "demo": ("ingest.commands.demo", "Run a whole simulated city: engine, gateways, storm, webhook."),

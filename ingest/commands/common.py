@@ -31,7 +31,7 @@ def load_or_fail(path: str) -> Config:
     """The config, or every fault at once on standard error and exit code 2."""
     if not Path(path).is_file():
         raise click.ClickException(
-            f"no config at {path}; name one with --config, or start from configs/sample.toml"
+            f"no config at {path}; name one with --config, or make one with `yuzui init DIR`"
         )
     try:
         return load(Path(path))

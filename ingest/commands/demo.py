@@ -10,18 +10,14 @@ import click
 import orjson
 
 from ingest.cli import json_option
+from ingest.shipped import command as called
+from ingest.shipped import shipped
 
 if TYPE_CHECKING:
     from rich.table import Table
 
     from ingest.demo import DemoResult
     from ingest.demonight import NightFigures
-
-CITY_FOLDERS = (
-    Path(__file__).resolve().parents[2] / "configs" / "chengdu",
-    Path(__file__).resolve().parents[1] / "simulate" / "chengdu",
-)
-"""In a checkout; in an installed wheel."""
 
 SQL = (
     "SELECT district, count(*) AS points, round(avg(value), 1) AS level_cm\n"
@@ -31,7 +27,7 @@ SQL = (
 
 def city_folder() -> Path:
     """The demo city's tables."""
-    return next(folder for folder in CITY_FOLDERS if (folder / "yuzui.toml").is_file())
+    return shipped("chengdu")
 
 
 @click.command()
@@ -148,7 +144,7 @@ def _summary(console: Any, result: DemoResult, home: Path) -> None:
         console.print(f"  note: {note}")
     # To be copied: neither wrapped nor coloured.
     console.print(
-        f'\nAsk it yourself:\n  scripts/yuzui sql --data {home}/data "\n      {SQL}"\n'
+        f'\nAsk it yourself:\n  {called()} sql --data {home}/data "\n      {SQL}"\n'
         f"or in any DuckDB:  duckdb -init {home}/data/lake.sql",
         soft_wrap=True,
         highlight=False,

@@ -9,6 +9,7 @@ import click
 
 from ingest.cli import config_option
 from ingest.commands.common import load_or_fail
+from ingest.shipped import is_installed, shipped
 
 SAMPLE_BYTES_SHOWN = 200
 PROPOSED_MAX = 10_000
@@ -106,16 +107,22 @@ def propose(config_path: str, out: str | None) -> None:
 
 @command.command()
 @click.option(
-    "--city", "city_dir", default="configs/chengdu", show_default=True, type=click.Path(file_okay=False)
+    "--city",
+    "city_dir",
+    default=lambda: str(shipped("chengdu")),
+    show_default="the demo city",
+    type=click.Path(file_okay=False),
 )
 @click.option("--points", default=116_200, show_default=True, type=click.IntRange(1))
 @click.option("--seed", default=1, show_default=True, help="Another seed, another city.")
-@click.option("--out", help="Default: points.parquet in the city's folder; .csv writes CSV.")
+@click.option(
+    "--out", help="Default: points.parquet, in a checkout in the city's folder, else here; .csv writes CSV."
+)
 def generate(city_dir: str, points: int, seed: int, out: str | None) -> None:
     """Make the demo city's registry: invented sensors, real districts."""
     from ingest.simulate.city import generate as city
     from ingest.simulate.city import write
 
-    path = Path(out) if out else Path(city_dir) / "points.parquet"
+    path = Path(out) if out else (Path() if is_installed() else Path(city_dir)) / "points.parquet"
     write(city(Path(city_dir), points, seed), path)
     click.echo(f"{points:,} points in {path}")

@@ -445,18 +445,21 @@ def main() -> int:
     options = parser.parse_args()
     print(f"seed {options.seed}", file=sys.stderr)
     told = Counter[str]()
+    from tests.fuzz_mapped import mapped_cases, routes_of_mapped
     from tests.fuzz_packs import pack_cases, routes_of_packs
 
-    decoders, packs = Decoders(), Decoders(routes_of_packs())
+    decoders, packs, mapped = Decoders(), Decoders(routes_of_packs()), Decoders(routes_of_mapped())
     step = 20_000
     for number in range(0, options.cases, step):
         size = min(step, options.cases - number)
         decoded = fuzz_decode(options.seed + number, size, decoders)
         packed = fuzz_decode(options.seed + number, size, packs, pack_cases)
+        walked = fuzz_decode(options.seed + number, size, mapped, mapped_cases)
         numbers = fuzz_decode(options.seed + number, size, decoders, number_cases)
         scanned = fuzz_scan(options.seed + number, size // 5)
         told.update(messages=decoded.cases, readings_by_kernel=decoded.taken, readings=decoded.readable)
         told.update(packs=packed.cases, pack_readings_by_kernel=packed.taken, pack_readings=packed.readable)
+        told.update(bodies=walked.cases, body_readings_by_kernel=walked.taken, body_readings=walked.readable)
         told.update(numbers=numbers.cases, numbers_by_kernel=numbers.taken, numbers_read=numbers.readable)
         told.update(streams=scanned.cases, frames_by_kernel=scanned.readable)
         print(f"\r{number + size:,} of {options.cases:,} messages", end="", file=sys.stderr, flush=True)

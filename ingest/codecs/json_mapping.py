@@ -10,8 +10,9 @@ from zoneinfo import ZoneInfo
 
 import orjson
 
-from ingest.codecs.base import Parsed
+from ingest.codecs.base import Key, Parsed
 from ingest.codecs.mapping import MappedBody
+from ingest.codecs.plan import Plan
 from ingest.decode.refused import Refused
 from ingest.sourcesettings import SourceSettings
 
@@ -34,6 +35,19 @@ class JsonMapping:
     def parse(self, topic: str, payload: bytes) -> Parsed:
         """Every reading of one JSON text."""
         return self._body.read(json_body(payload, self._depth_max))
+
+    @property
+    def plans(self) -> tuple[Plan, Plan | None]:
+        """Of a body that is an object or an array, and of an array of such; None where the first says that too."""
+        return self._body.plans
+
+    def spoken(self, payload: bytes) -> list[tuple[bytes, Key]]:
+        """See ingest.codecs.base.SpokenCodec: device, a NUL, quantity."""
+        try:
+            keys = dict.fromkeys(self._body.read(json_body(payload, self._depth_max)).keys)
+        except Refused:
+            return []
+        return [(f"{device}\0{quantity}".encode(), (device, quantity)) for device, quantity in keys]
 
 
 def json_body(payload: bytes, depth_max: int) -> object:

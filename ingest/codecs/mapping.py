@@ -61,6 +61,11 @@ class MappedBody:
         self._shapes: dict[tuple[object, ...], list[Key]] = {}
         self._shape_keys = 0
 
+    @property
+    def plans(self) -> tuple[Plan, Plan | None]:
+        """Of a body, and of an array of bodies; None where a body is an array already."""
+        return self._one, self._many
+
     def read(self, body: object) -> Parsed:
         """Every reading of one body, or every event where the source sends events."""
         if self._events is not None:

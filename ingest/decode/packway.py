@@ -14,6 +14,7 @@ import numpy as np
 from ingest.codecs.base import SpokenCodec
 from ingest.codecs.binding import Bound, KeyTable
 from ingest.decode.columns import Columns, Rows
+from ingest.decode.trees import trees_of
 from ingest.kernels.heard import (
     CODES_MAX,
     H_FACTOR,
@@ -28,7 +29,8 @@ from ingest.kernels.heard import (
     Heard,
     no_bounds,
 )
-from ingest.kernels.packs import CHANNEL_FIELDS, SENML, decode_packs
+from ingest.kernels.mapped import O_ARRAY, O_OBJECT, STAGE_FIELDS, STAGE_ROWS
+from ingest.kernels.packs import CHANNEL_FIELDS, MAPPED, SENML, decode_packs
 from ingest.kernels.senml import TABLE_BYTES
 from ingest.kernels.tables import Pairs
 from ingest.mqtt.arena import Arena
@@ -38,7 +40,7 @@ from storage.batch import I32, I64, Bool
 ROWS_BEGIN: Final = 65_536
 TOPICS_MAX: Final = 1 << 17
 """Topics learned; a publisher of a filter such as "up/#" chooses how many there are."""
-FORMS: Final = {"senml": SENML}
+FORMS: Final = {"senml": SENML, "json": MAPPED}
 """Codecs that have a kernel."""
 
 
@@ -55,7 +57,15 @@ class PackWay:
     def __init__(self, routes: Routes, numbers: I64) -> None:
         self._numbers = numbers
         self._source_code = {name: code for code, name in enumerate(routes.sources)}
-        self._some = any(map(speech_of, routes.sources.values()))
+        self._trees = trees_of([(source.codec, source.settings) for source in routes.sources.values()])
+        self._stage: I64 = np.zeros((STAGE_ROWS, STAGE_FIELDS), np.int64)
+        grown = np.max(self._trees.origins[:, [O_OBJECT, O_ARRAY]], axis=1, initial=-1).tolist()
+        self._speech = {
+            name: speech_of(source)
+            for (name, source), tree in zip(routes.sources.items(), grown, strict=True)
+            if tree >= 0 or source.settings.codec != "json"
+        }
+        self._some = any(self._speech.values())
         self._topics, self._names = Heard(), Heard()
         self._forget()
 
@@ -67,6 +77,7 @@ class PackWay:
         self._allowed = Pairs()
         self._tables: dict[int, tuple[int, KeyTable]] = {}
         self._bounds, self._hows = no_bounds()
+        self._stamps: I64 = np.zeros(1 + len(self._bounds), np.int64)
         self._how_of: dict[tuple[float, float, frozenset[float], bool], int] = {}
 
     def decode(
@@ -100,6 +111,9 @@ class PackWay:
                 self._names.count,
                 self._bounds,
                 self._hows,
+                self._trees,
+                self._stage,
+                self._stamps,
                 received_at,
                 rows.point,
                 rows.time,
@@ -122,7 +136,7 @@ class PackWay:
     def learn(self, route: Route, topic: bytes, credential: int, payload: bytes) -> None:
         """Remember the topic, who used it, and the names of a message of which no reading was refused."""
         source, keys = route.source, route.keys
-        codec = speech_of(source)
+        codec = self._speech.get(source.name)
         if route.refusal or keys is None or codec is None:
             return
         spoken = codec.spoken(payload)
@@ -149,6 +163,9 @@ class PackWay:
         before = table.to_bytes(TABLE_BYTES, "little")
         numbers = self._names.add([before + name for name, _ in known])
         self._bounds = _roomy(self._bounds, self._names.count)
+        if len(self._stamps) <= len(self._bounds):
+            more = np.zeros(1 + len(self._bounds) - len(self._stamps), np.int64)
+            self._stamps = np.concatenate([self._stamps, more])
         for number, (_, bound) in zip(numbers, known, strict=True):
             if number >= 0:
                 fits = len(bound.missing) <= CODES_MAX

@@ -69,6 +69,18 @@ def text_end(i: int, end: int) -> int:
 
 
 @part
+def blank_apart(i: int, end: int) -> int:
+    """``blank``, where it is asked too often to stand in each place."""
+    return blank(i, end)
+
+
+@part
+def text_end_apart(i: int, end: int) -> int:
+    """``text_end``, likewise."""
+    return text_end(i, end)
+
+
+@part
 def skip(i: int, end: int) -> int:
     """The byte after a scalar nobody asked for; -1 where it is none, or not plain."""
     c = u8(i) if i < end else 0

@@ -14,6 +14,7 @@ from ingest.kernels.compiling import compiled
 from ingest.kernels.decode import RETAIN, S_BROKER, S_CREDENTIAL
 from ingest.kernels.grammar import PAYLOAD_MAX, SOURCE_FIELDS, blank
 from ingest.kernels.heard import SPOKEN_ROOM
+from ingest.kernels.mapped import DEPTH_WALKED, FRAME_FIELDS, ORIGIN_FIELDS, Trees, mapped_body
 from ingest.kernels.scan import LOAD_AT, LOAD_BYTES, SEGMENT, TOPIC_AT, TOPIC_BYTES
 from ingest.kernels.senml import PACK_FULL, PACK_LEFT, PACK_STRANGE, TABLE_BYTES, senml_pack
 from ingest.kernels.tables import Texts, U64s, has_pair, number_of
@@ -23,8 +24,8 @@ from storage.batch import F64, I32, I64, U8
 C_SOURCE, C_TABLE, C_FORM = range(3)
 """A topic's numbers, int32: its source, the table its names are looked up in, the form of its messages."""
 CHANNEL_FIELDS: Final = 3
-SENML: Final = 0
-"""A form."""
+SENML, MAPPED = range(2)
+"""Forms."""
 
 KNOWN: Final = 0
 STRANGE: Final = 1
@@ -47,6 +48,9 @@ def decode_packs(
     names_count: int,
     bounds: I32,
     hows: I64,
+    trees: Trees,
+    stage: I64,
+    stamps: I64,
     received_at: int,
     out_point: I32,
     out_time: I64,
@@ -60,7 +64,8 @@ def decode_packs(
 ) -> tuple[int, int, int, int]:
     """Decode the messages ``order[begin:]``; (next message, rows, messages left, rows timed by their receipt).
 
-    As ingest.kernels.decode.decode_messages; ``whys`` says of each message left KNOWN or STRANGE.
+    As ingest.kernels.decode.decode_messages; ``whys`` says of each message left KNOWN or STRANGE. ``stage`` is
+    room for one message; ``stamps`` has an entry for each name and one before them (see ingest.kernels.mapped).
     """
     room = len(out_point)
     base = INT(buffer.ctypes.data)
@@ -85,6 +90,9 @@ def decode_packs(
     pairs, pairs_mask = INT(allowed.ctypes.data), len(allowed) - 1
     space = np.empty(SPOKEN_ROOM, np.uint8)
     spoken = INT(space.ctypes.data)
+    frames = np.empty(DEPTH_WALKED * FRAME_FIELDS, np.int64)
+    walked = INT(trees.places.ctypes.data), INT(trees.keys.ctypes.data), INT(trees.pool.ctypes.data)
+    origins_at = INT(trees.origins.ctypes.data)
     timed = 0
     for k in range(begin, len(order)):
         m = INT(order[k])
@@ -108,11 +116,36 @@ def decode_packs(
             credential == 0 or has_pair(pairs, pairs_mask, U64(credential) << U64(32) | U64(channel + 1))
         ):
             found = PACK_LEFT
-            at = all_numbers + 8 * SOURCE_FIELDS * INT(channels[channel, C_SOURCE])
+            source = INT(channels[channel, C_SOURCE])
+            at = all_numbers + 8 * SOURCE_FIELDS * source
             i = blank(start, end)
-            if size <= numbers[channels[channel, C_SOURCE], PAYLOAD_MAX] and i < end and u8(i) == 91:
-                put_i32(spoken, INT(channels[channel, C_TABLE]))
-                retained = segments[segment, S_BROKER] != 0 and heads[m] & RETAIN != 0
+            c = u8(i) if i < end else 0
+            retained = segments[segment, S_BROKER] != 0 and heads[m] & RETAIN != 0
+            put_i32(spoken, INT(channels[channel, C_TABLE]))
+            if size > numbers[source, PAYLOAD_MAX] or (c != 91 and c != 123):
+                pass
+            elif channels[channel, C_FORM] == MAPPED:
+                found, stamps[0] = mapped_body(
+                    i,
+                    end,
+                    at,
+                    heard,
+                    bounds_at,
+                    hows_at,
+                    spoken,
+                    retained,
+                    m,
+                    rows,
+                    room,
+                    out,
+                    walked,
+                    origins_at + 8 * ORIGIN_FIELDS * source,
+                    INT(frames.ctypes.data),
+                    INT(stage.ctypes.data),
+                    INT(stamps.ctypes.data) + 8,
+                    stamps[0],
+                )
+            elif c == 91:
                 found, offsets = senml_pack(
                     i,
                     end,
@@ -137,8 +170,8 @@ def decode_packs(
             left[lefts] = m
             whys[lefts] = STRANGE if found == PACK_STRANGE else KNOWN
             lefts += 1
-    # The space is used by its address alone.
-    space[0] = 0
+    # These are used by their addresses alone.
+    space[0], frames[0] = 0, 0
     return len(order), rows, lefts, timed
 
 

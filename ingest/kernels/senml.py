@@ -12,7 +12,16 @@ from typing import Final
 import numpy as np
 
 from ingest.kernels.compiling import part
-from ingest.kernels.grammar import NEWEST, OLDEST, READINGS_MAX, UNTIMED, blank, put, skip, text_end
+from ingest.kernels.grammar import (
+    NEWEST,
+    OLDEST,
+    READINGS_MAX,
+    UNTIMED,
+    blank_apart,
+    put,
+    skip,
+    text_end_apart,
+)
 from ingest.kernels.heard import (
     H_ON_RECEIPT,
     HOW_FIELDS,
@@ -70,7 +79,7 @@ def _label(i: int, end: int) -> tuple[int, int]:
                     return _VB, i + 2
                 if d == 115 or d == 100:
                     return -1, i
-    close = text_end(i, end)
+    close = text_end_apart(i, end)
     # What ends with _ must be understood.
     if close < 0 or (close > i and u8(close - 1) == 95):
         return -1, i
@@ -128,7 +137,7 @@ def senml_pack(
     records = 0
     expected = -1
     offsets = 0
-    i = blank(i + 1, end)
+    i = blank_apart(i + 1, end)
     while True:
         if i >= end or u8(i) != 123 or records >= i64(numbers + 8 * READINGS_MAX):
             return PACK_LEFT, 0
@@ -137,7 +146,7 @@ def senml_pack(
         name_at, name_size = 0, 0
         value = 0.0
         own_whole, own_s, own_real = True, 0, 0.0
-        i = blank(i + 1, end)
+        i = blank_apart(i + 1, end)
         if i < end and u8(i) == 125:
             return PACK_LEFT, 0
         while True:
@@ -147,10 +156,10 @@ def senml_pack(
             if label < 0 or seen & label & _ONCE:
                 return PACK_LEFT, 0
             seen |= label
-            i = blank(i + 1, end)
+            i = blank_apart(i + 1, end)
             if i >= end or u8(i) != 58:
                 return PACK_LEFT, 0
-            i = blank(i + 1, end)
+            i = blank_apart(i + 1, end)
             if i >= end:
                 return PACK_LEFT, 0
             if label == _V:
@@ -162,7 +171,7 @@ def senml_pack(
             elif label in (_N, _BN):
                 if u8(i) != 34:
                     return PACK_LEFT, 0
-                close = text_end(i + 1, end)
+                close = text_end_apart(i + 1, end)
                 if close < 0:
                     return PACK_LEFT, 0
                 size = close - i - 1
@@ -198,7 +207,7 @@ def senml_pack(
                 i = skip(i, end)
                 if i < 0:
                     return PACK_LEFT, 0
-            i = blank(i, end)
+            i = blank_apart(i, end)
             if i >= end:
                 return PACK_LEFT, 0
             c = u8(i)
@@ -207,7 +216,7 @@ def senml_pack(
                 break
             if c != 44:
                 return PACK_LEFT, 0
-            i = blank(i, end)
+            i = blank_apart(i, end)
         if seen & (_V | _VB):
             if seen & _V and seen & _VB:
                 return PACK_LEFT, 0
@@ -250,14 +259,14 @@ def senml_pack(
             rows += 1
         elif seen & ~(_BN | _BT | _BU | _BVER):
             return PACK_LEFT, 0
-        i = blank(i, end)
+        i = blank_apart(i, end)
         c = u8(i) if i < end else 0
         i += 1
         if c == 93:
             break
         if c != 44:
             return PACK_LEFT, 0
-        i = blank(i, end)
-    if blank(i, end) != end or rows == begin:
+        i = blank_apart(i, end)
+    if blank_apart(i, end) != end or rows == begin:
         return PACK_LEFT, 0
     return rows, offsets

@@ -25,6 +25,7 @@ from ingest.mqtt.packets import Publish
 from ingest.mqtt.properties import Prop, Properties
 from ingest.routes import RouteTable
 from tests.fuzz_kernels import NOW, Decoders, fuzz_decode, fuzz_scan, number_cases
+from tests.fuzz_mapped import mapped_cases, routes_of_mapped
 from tests.fuzz_packs import pack_cases, routes_of_packs
 
 SUITE = Path(__file__).resolve().parents[3] / "shared" / "data" / "json-suite"
@@ -62,6 +63,19 @@ def test_4000_packs_become_the_same_rows_and_the_same_refusals(packs: Decoders) 
     told = fuzz_decode(seed, 4_000, packs, pack_cases)
     assert told.readable > 2_000
     assert told.taken > told.readable // 5
+
+
+@pytest.fixture(scope="module")
+def mapped() -> Decoders:
+    return Decoders(routes_of_mapped())
+
+
+def test_4000_bodies_of_mapped_sources_become_the_same_rows_and_the_same_refusals(mapped: Decoders) -> None:
+    seed = SystemRandom().randrange(1 << 30)
+    print(f"seed {seed}")
+    told = fuzz_decode(seed, 4_000, mapped, mapped_cases)
+    assert told.readable > 4_000
+    assert told.taken > told.readable // 2
 
 
 HEAD = b'{"bn":"d1:","bt":1789999990,"n":"x","v":1.5}'
@@ -114,6 +128,53 @@ def test_each_attack_is_readings_or_quarantine_once_as_the_codec_says_and_again_
         for payload in ATTACKS.values():
             for _ in range(2):
                 packs.check([(topic, payload, 0x32)])
+
+
+BODY = b'{"dev":"d1","ts":1790000000000,"metrics":{"x":1.5}}'
+BODIES = {
+    "an entry twice": b'{"dev":"d1","ts":1790000000000,"metrics":{"x":1,"x":2}}',
+    "an object of entries twice": b'{"dev":"d1","ts":1790000000000,"metrics":{"x":1},"metrics":{"x":2}}',
+    "the same in two bodies": b"[%s,%s]" % (BODY, BODY),
+    "entries before what they are of": b'{"metrics":{"x":1},"ts":1790000000000,"dev":"d1"}',
+    "no device": b'{"ts":1790000000000,"metrics":{"x":1}}',
+    "no time": b'{"dev":"d1","metrics":{"x":1}}',
+    "no entries": b'{"dev":"d1","ts":1790000000000}',
+    "an empty object of entries": b'{"dev":"d1","ts":1790000000000,"metrics":{}}',
+    "an entry that is an object": b'{"dev":"d1","ts":1790000000000,"metrics":{"x":{"v":1}}}',
+    "an array for an object": b'{"dev":"d1","ts":1790000000000,"metrics":[1]}',
+    "a key in escapes": b'{"dev":"d1","ts":1790000000000,"metrics":{"\\u0078":1,"x":2}}',
+    "text in escapes beside": b'{"dev":"d1","name":"\\u7ad9","ts":1790000000000,"metrics":{"x":2}}',
+    "a device in quotes and as number": b'[{"dev":"7","ts":1790000000000,"metrics":{"x":2}},{"dev":7,"metrics":{}}]',
+    "a whole number no double is": b'{"dev":"d1","ts":1790000000000,"metrics":{"x":9007199254740993}}',
+    "zero with a sign": b'{"dev":"d1","ts":1790000000000,"metrics":{"x":-0.0}}',
+    "nested beside, ten thousand deep": b'{"dev":"d1","a":%s,"ts":1790000000000,"metrics":{"x":2}}'
+    % (b"[" * 10_000 + b"]" * 10_000),
+    "nested beside, to the limit": b'{"dev":"d1","a":%s,"ts":1790000000000,"metrics":{"x":2}}'
+    % (b"[" * 15 + b"]" * 15),
+    "nested beside, one beyond": b'{"dev":"d1","a":%s,"ts":1790000000000,"metrics":{"x":2}}'
+    % (b"[" * 16 + b"]" * 16),
+    "brackets that never close": b'{"dev":' * 50_000,
+    "a bracket of the other kind": b'{"dev":"d1","ts":1790000000000,"metrics":{"x":1]}',
+    "a megabyte": b"[%s]" % b",".join([BODY] * 19_000),
+    "a device of a megabyte": b'{"dev":"%s","ts":1790000000000,"metrics":{"x":1}}' % (b"d" * 1_000_000),
+    "a bare number": b"1.5",
+    "nothing": b"",
+}
+
+
+def test_each_attack_on_a_mapping_is_readings_or_quarantine_once_as_the_codec_says(mapped: Decoders) -> None:
+    for topic in ("metrics/d1/up", "units/d1/up"):
+        mapped.check([(topic, BODY, 0x32)])
+        for payload in BODIES.values():
+            for _ in range(2):
+                mapped.check([(topic, payload, 0x32)])
+    deep = (
+        b'{"head":{"at":1790000000000000000,"who":{"dev":"d1"}},"x":["\xe9\x9b\xa8",{"a":null}],'
+        b'"data":{"items":[{"code":"x","val":{"num":1.25},"st":"odd"},{"st":null,"val":{"num":null},"code":"y.z"}]}}'
+    )
+    assert mapped.check([("deep/d1/up", deep, 0x32)] * 2).readable == 4
+    assert mapped.check([("deep/d1/up", deep, 0x32)]).taken == 2
+    mapped.check([("deep/d1/up", deep[:size], 0x32) for size in range(len(deep) + 1)])
 
 
 def test_a_pack_cut_anywhere_is_refused_as_by_the_codec(packs: Decoders) -> None:

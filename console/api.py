@@ -50,7 +50,7 @@ def application(console: Console) -> web.Application:
 
 def routes(console: Console) -> list[Route]:
     """Every route there is."""
-    api, people_api = _Look(console), _Act(console)
+    api, people_api, past = _Look(console), _Act(console), console.replay
     return [
         Route("GET", "/", OPEN, api.index),
         Route("GET", "/static/{name:.+}", OPEN, api.static),
@@ -65,6 +65,10 @@ def routes(console: Console) -> list[Route]:
         Route("GET", "/api/districts", VIEW, api.districts),
         Route("GET", "/api/point/{id}", VIEW, api.point),
         Route("GET", "/api/history/{id}", VIEW, api.history),
+        Route("GET", "/api/replay", VIEW, past.days),
+        Route("GET", "/api/replay/{date}", VIEW, past.day),
+        Route("GET", "/api/replay/{date}/levels", VIEW, past.levels),
+        Route("GET", "/api/replay/{date}/counts", VIEW, past.counts),
         Route("GET", "/api/search", VIEW, api.search),
         Route("GET", "/api/alerts", VIEW, api.alerts),
         Route("GET", "/api/alerts/{id}", VIEW, api.alert),

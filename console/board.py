@@ -17,6 +17,7 @@ import orjson
 
 from anomaly.alerts.outbox import Outbox
 from anomaly.alerts.people import silences
+from anomaly.alerts.policy import Facets, Silence, silence_of
 from console.display import Display
 from storage.batch import US_PER_S, Bool
 
@@ -33,9 +34,11 @@ _OPEN: Final = (
     "ORDER BY g.worst DESC, g.first_at, g.id"
 )
 _MEMBERS: Final = (
-    "SELECT grp, id, point_id, severity_now, held, class FROM member WHERE open = 1 "
+    "SELECT grp, id, point_id, severity_now, held, class, rule, kind, district, gateway_id FROM member WHERE open = 1 "
     "ORDER BY grp, severity_now DESC, onset, id"
 )
+_FACETS: Final = ("rule", "class", "kind", "district", "point_id", "gateway_id", "severity_now")
+Member = sqlite3.Row | dict[str, Any]
 
 
 @dataclass(slots=True)
@@ -101,15 +104,17 @@ class Board:
     def _read(self, now: int) -> tuple[list[dict[str, Any]], frozenset[str]]:
         with self.outbox.reading() as db:
             rows = db.execute(_OPEN).fetchall()
-            members: dict[str, list[sqlite3.Row]] = defaultdict(list)
-            for member in db.execute(_MEMBERS):
-                members[member["grp"]].append(member)
+            found = db.execute(_MEMBERS).fetchall()
         holding = {one["id"]: one for one in silences(self.outbox, now)}
+        members: dict[str, list[Member]] = defaultdict(list)
+        mutes = [silence_of(one) for one in holding.values()]
+        for row in found:
+            members[row["grp"]].append(_held_now(row, mutes, now) if mutes else row)
         groups = [self._group(row, members.get(row["id"], []), holding) for row in rows]
         return groups, _taken(groups, members)
 
     def _group(
-        self, row: sqlite3.Row, members: list[sqlite3.Row], holding: dict[int, dict[str, Any]]
+        self, row: sqlite3.Row, members: list[Member], holding: dict[int, dict[str, Any]]
     ) -> dict[str, Any]:
         severity = max((one["severity_now"] for one in members), default=0)
         acked = bool(row["answered"]) and row["answered"] >= severity
@@ -135,7 +140,7 @@ class Board:
             "told": bool(row["told"]), "flapping": bool(row["flapping"]), "mode": row["mode"],
         }  # fmt: skip
 
-    def _points(self, members: list[sqlite3.Row]) -> list[int]:
+    def _points(self, members: list[Member]) -> list[int]:
         if self._display is None:
             return []
         found = (self._display.find(one["point_id"]) for one in members[:POINTS_MAX] if one["point_id"])
@@ -167,7 +172,16 @@ def _silence(held: str, holding: dict[int, dict[str, Any]]) -> dict[str, Any] | 
     return {"id": found["id"], "until": found["ends"] / US_PER_S, "by": found["who"], "why": found["why"]}
 
 
-def _taken(groups: list[dict[str, Any]], members: dict[str, list[sqlite3.Row]]) -> frozenset[str]:
+def _held_now(row: sqlite3.Row, mutes: list[Silence], now: int) -> Member:
+    """Also an alert that stood before somebody silenced it: its next step will say so, people see it at once."""
+    if row["held"]:
+        return row
+    about = Facets(*(row[name] for name in _FACETS))
+    found = next((one for one in mutes if one.mutes(about, now)), None)
+    return row if found is None else {**dict(row), "held": f"silence {found.id}"}
+
+
+def _taken(groups: list[dict[str, Any]], members: dict[str, list[Member]]) -> frozenset[str]:
     acked = {group["id"] for group in groups if group["acked"]}
     free: set[str] = set()
     taken: set[str] = set()

@@ -21,7 +21,7 @@ from typing import Any, Final
 import duckdb
 import orjson
 
-from console import superviseside
+from console import pastasked, superviseside
 from storage.query import connect, refresh
 
 JSON: Final = "application/json"
@@ -119,7 +119,14 @@ def counts(con: duckdb.DuckDBPyConnection, asked: dict[str, Any]) -> Answer:
     return JSON, orjson.dumps({"rows": con.execute(f"FROM {where}").fetchall()})
 
 
-QUESTIONS: Final[dict[str, Question]] = {"history": history, "counts": counts, **superviseside.QUESTIONS}
+QUESTIONS: Final[dict[str, Question]] = {
+    "history": history,
+    "counts": counts,
+    "replay_days": pastasked.days,
+    "replay_day": pastasked.day,
+    "replay_levels": pastasked.levels,
+    **superviseside.QUESTIONS,
+}
 
 
 def _rows(con: duckdb.DuckDBPyConnection, sql: str) -> list[dict[str, Any]]:

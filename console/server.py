@@ -26,15 +26,17 @@ from console.board import Board, taken_mask
 from console.display import City, Display, display
 from console.feed import Feed, Tick
 from console.frames import DRILL, REPLAY
-from console.guard import Guard, is_loopback
+from console.guard import Guard, Refused, is_loopback
 from console.lake import Lake
 from console.logins import Logins, Session
 from console.pointbook import PointBook
 from console.pulse import Pulse
 from console.queries import Library
+from console.replay import Replay
 from console.settings import Options
 from console.shown import Painter, Shown
 from console.static_files import StaticFiles
+from storage.batch import US_PER_S
 from storage.certificates import ServerTls, server_files
 
 log = logging.getLogger("yuzui.console")
@@ -105,6 +107,7 @@ class Console:
         files = server_files(options.tls_cert_file, options.tls_key_file, options.tls_client_ca_file)
         self.tls = ServerTls(files) if files is not None else None
         self._flags = REPLAY * marks.replay | DRILL * marks.drill
+        self.replay = Replay(self.lake, city.time_zone, self._seen, self._judged_s, self._flags)
         self._painter: Painter | None = None
         self._key: tuple[int, Future[bytes]] | None = None
         self._encode_ms: deque[float] = deque(maxlen=ENCODED_KEPT)
@@ -195,6 +198,15 @@ class Console:
             if now and not self.marks.replay
             else None,
         }
+
+    def _seen(self) -> Shown:
+        if self.shown is None:
+            raise Refused(503, "the first picture is not there yet", {"Retry-After": "1"})
+        return self.shown
+
+    def _judged_s(self) -> float:
+        """Up to when everything received is judged; where events are the clock, that cannot be told and now counts."""
+        return time.time() if self.marks.replay else self._seen().picture.now_us / US_PER_S
 
     async def act(self, what: Callable[[Outbox], Any]) -> Any:
         """Something a person does to alerts, on the thread that owns the outbox; everybody sees it at once."""

@@ -60,7 +60,7 @@ export function createAlerts(app) {
     if (g.members > 1) tags.push(h("span.tag", {}, t("open", count(g.open), count(g.members))));
     c.tags.replaceChildren(...tags);
     c.ack.hidden = g.acked || !g.told;
-    c.ack.disabled = c.mute.disabled = !app.mayAct() && !app.user.anonymous; // nobody yet: pressing asks for a login
+    c.ack.disabled = c.mute.disabled = !!app.past || (!app.mayAct() && !app.user.anonymous); // nobody yet: pressing asks for a login
     c.mute.hidden = !!g.silenced;
     c.node.className = `alert s${g.severity}${quiet(g) ? " calm" : ""}${chosen === g.id ? " chosen" : ""}`;
     age(c);
@@ -135,7 +135,7 @@ export function createAlerts(app) {
       const silenced = [...groups.values()].filter((g) => g.silenced).length;
       if (muted) { muted.hidden = !silenced; say(muted, t("silences", silenced)); }
       draw();
-      app.sound.watch([...groups.values()].filter((g) => !isFault(g) && g.severity >= 3 && !quiet(g)));
+      if (!app.past) app.sound.watch([...groups.values()].filter((g) => !isFault(g) && g.severity >= 3 && !quiet(g)));
     },
     tick() {
       for (const c of cards.values()) age(c);
@@ -154,6 +154,7 @@ export function createAlerts(app) {
       const g = groups.get(id);
       app.announce(`${t(["", "blue", "yellow", "orange", "red"][g.severity])} ${plain(pick({ zh: g.summary_zh, en: g.summary_en }))}`);
     },
+    get left() { return left; },
     byId: (id) => groups.get(id),
     all: () => [...groups.values()],
     get chosen() { return groups.get(chosen); },

@@ -28,6 +28,8 @@ const name = encodeURIComponent;
 /** A point by its id, or by its display index in a registry version. */
 const at = (point, version) => (typeof point === "number" ? [`@${point}`, `v=${version}`] : [name(point), ""]);
 
+const when = (span) => (typeof span === "string" ? `span=${span}` : `since=${span.since}&until=${span.until}`);
+
 export const api = {
   me: () => read("/api/me"),
   login: async (who) => (await act("POST", "/api/login", who)).json(),
@@ -35,8 +37,11 @@ export const api = {
   registry: async () => (await ask("/api/registry")).arrayBuffer(),
   outlines: () => read("/static/outlines/chengdu.json"),
   point: (p, v, signal) => { const [id, q] = at(p, v); return read(`/api/point/${id}?${q}`, signal); },
-  history: (p, v, span, signal, step) => { const [id, q] = at(p, v); return read(`/api/history/${id}?span=${span}${step ? `&step=${step}` : ""}&${q}`, signal); },
-  csv: (id, span) => `/api/history/${name(id)}?span=${span}&format=csv`,
+  // span: "1h" and so on until now, or {since, until}
+  history: (p, v, span, signal, step) => { const [id, q] = at(p, v); return read(`/api/history/${id}?${when(span)}${step ? `&step=${step}` : ""}&${q}`, signal); },
+  csv: (id, span) => `/api/history/${name(id)}?${when(span)}&format=csv`,
+  replayDays: () => read("/api/replay"),
+  replayDay: async (date) => (await ask(`/api/replay/${name(date)}`)).arrayBuffer(),
   search: (q, signal) => read(`/api/search?q=${name(q)}&limit=30`, signal),
   acknowledge: async (id, note) => (await act("POST", `/api/alerts/${name(id)}/ack`, { note })).json(),
   silence: async (what) => (await act("POST", "/api/silences", what)).json(),

@@ -50,13 +50,48 @@ function alertBars(alerts, look) {
   };
 }
 
+/** Where readings were not good: a strip along the bottom, as high as the share of them. */
+function badStrip(past, colour) {
+  return (u) => {
+    const { ctx, bbox } = u, high = 10 * devicePixelRatio, wide = Math.max(1, (bbox.width * past.step_s) / (past.until - past.since));
+    ctx.fillStyle = colour;
+    past.t.forEach((s, i) => { if (past.bad[i] > 0) ctx.fillRect(u.valToPos(s, "x", true), bbox.top + bbox.height, wide, -Math.max(2, high * past.bad[i])); });
+  };
+}
+
+/** The moment of a replay, and what was expected then. */
+function momentLine(past, ahead, colour) {
+  return (u) => {
+    const { ctx, bbox } = u, x = u.valToPos(past.moment, "x", true);
+    ctx.save();
+    ctx.strokeStyle = ctx.fillStyle = colour;
+    ctx.lineWidth = 1.5 * devicePixelRatio;
+    ctx.beginPath();
+    ctx.rect(bbox.left, bbox.top, bbox.width, bbox.height);
+    ctx.clip();
+    ctx.fillRect(x, bbox.top, devicePixelRatio, bbox.height);
+    ctx.setLineDash([4 * devicePixelRatio, 4 * devicePixelRatio]);
+    ctx.beginPath();
+    ahead.forEach((f, i) => ctx[i ? "lineTo" : "moveTo"](u.valToPos(f.at, "x", true), u.valToPos(f.value, "y", true)));
+    ctx.stroke();
+    ctx.restore();
+  };
+}
+
+/** The newest forecast that was made by the moment that is shown, of what came after it, in order. */
+export function upcoming(past) {
+  const from = past.moment ?? past.t.at(-1), all = (past.forecasts ?? []).filter((f) => f.at > from && f.made_at <= (past.moment ?? Infinity));
+  const newest = Math.max(...all.map((f) => f.made_at));
+  return all.filter((f) => f.made_at === newest).sort((a, b) => a.at - b.at);
+}
+
 /** The range of y: the values, and the first limit above them where it is near. */
 function scaleOf(past) {
   const all = [...(past.min ?? past.value), ...(past.max ?? [])].filter((v) => v !== null);
   let lo = Math.min(...all), hi = Math.max(...all);
   const room = (hi - lo) || Math.abs(hi) * 0.1 || 1;
   for (const limit of past.limits ?? []) if (limit !== null && limit > hi && limit < hi + room) hi = limit;
-  for (const f of past.forecasts ?? []) { lo = Math.min(lo, f.value); hi = Math.max(hi, f.value); }
+  for (const f of upcoming(past)) { lo = Math.min(lo, f.value); hi = Math.max(hi, f.value); }
   return [lo - room * 0.08, hi + room * 0.12];
 }
 
@@ -77,14 +112,14 @@ export async function drawChart(box, past, theme) {
     columns.push(past.value);
     series.push({ label: t("value"), ...line, value: say });
   }
-  const ahead = past.forecasts ?? [];
+  const expected = upcoming(past), ahead = past.moment ? [] : expected;
   if (ahead.length) addForecast(columns, series, ahead, colour("--warn"), say);
   const plot = new UPlot({
     width: box.clientWidth, height: HEIGHT, series, legend: { live: true }, cursor: { drag: { x: false, y: false } },
     bands: past.mean ? [{ series: [1, 2], fill: `${colour("--accent")}2e` }] : [],
     scales: { x: { range: () => [past.since, Math.max(past.until, ...ahead.map((f) => f.at))] }, y: { range: () => scaleOf(past) } },
     axes: [{ ...axis, size: 28, values: (u, at) => at.map((s) => (wide ? day(s * 1000) : minute(s * 1000))) }, { ...axis, size: 52, values: (u, at) => at.map(value) }],
-    hooks: { draw: [limitLines(past.limits ?? [], look), alertBars(past.alerts ?? [], look)] },
+    hooks: { draw: [limitLines(past.limits ?? [], look), alertBars(past.alerts ?? [], look), ...(past.bad ? [badStrip(past, colour("--offline"))] : []), ...(past.moment ? [momentLine(past, expected, colour("--warn"))] : [])] },
   }, columns, box);
   return plot;
 }
@@ -99,8 +134,8 @@ function addForecast(columns, series, ahead, stroke, say) {
 
 /** The same past as a table, newest first: for those whom a chart tells nothing. */
 export function historyTable(past, rowsMax = 60) {
-  const rows = past.t.map((s, i) => (past.mean ? [s, past.min[i], past.mean[i], past.max[i], past.count[i]] : [s, past.value[i], past.flag?.[i]])).slice(-rowsMax).reverse();
-  const titles = past.mean ? ["time", "min", "mean", "max", "count"] : ["time", "value", "quality"];
+  const rows = past.t.map((s, i) => (past.mean ? [s, past.min[i], past.mean[i], past.max[i], past.count[i], `${Math.round(100 * (1 - past.bad[i]))} %`] : [s, past.value[i], past.flag?.[i]])).slice(-rowsMax).reverse();
+  const titles = past.mean ? ["time", "min", "mean", "max", "count", "quality"] : ["time", "value", "quality"];
   return h("details", {}, h("summary", {}, t("readingTable")), h("table", {}, h("thead", {}, h("tr", {}, titles.map((w) => h("th", { scope: "col" }, t(w))))),
     h("tbody", {}, rows.map(([s, ...v]) => h("tr", {}, h("th", { scope: "row" }, past.until - past.since > DAY_S ? stamp(s * 1000) : clock(s * 1000)), v.map((x) => h("td.num", {}, typeof x === "number" ? value(x) : x ?? "–")))))));
 }

@@ -108,7 +108,7 @@ export function createDialogs(app) {
   }
 
   function help() {
-    const keys = [["/", "keySearch"], ["N  P", "keyNext"], ["A", "keyAck"], ["0", "keyCity"], ["M", "keyMap"], ["B", "keyPanels"], ["S", "keySound"], ["?", "keyHelp"], ["Esc", "keyEsc"]];
+    const keys = [["/", "keySearch"], ["N  P", "keyNext"], ["A", "keyAck"], ["0", "keyCity"], ["M", "keyMap"], ["B", "keyPanels"], ["S", "keySound"], ["R", "keyReplay"], ["?", "keyHelp"], ["Esc", "keyEsc"]];
     const { node } = show(t("keys"), h("div.inside", {}, h("h2", {}, t("keys")), h("div.keys", {}, keys.flatMap(([k, what]) => [h("span", {}, h("kbd", {}, k)), h("span", {}, t(what))])),
       h("p", {}, t("mapHelp")), h("div.actions", {}, h("button.button", { type: "button", onclick: () => node.close() }, t("close")))));
   }

@@ -1,6 +1,6 @@
 // The drawer: everything about one point. Opened by a click, a search, an alert or a link; closed by Escape.
 import { $, bdi, h, plain, say } from "./dom.js";
-import { drawChart, historyTable } from "./chart.js";
+import { drawChart, historyTable, upcoming } from "./chart.js";
 import { clock, span, stamp, value } from "./format.js";
 import { icon, shape } from "./looks.js";
 import { CLASS_NAMES, CLASS_OF, NORMAL } from "./palette.js";
@@ -8,12 +8,13 @@ import { pick, ruleName, t } from "./words.js";
 import { failure } from "./words_more.js";
 
 const SPANS = { "1h": "span1h", "24h": "span24h", "7d": "span7d", "30d": "span30d" };
+const SPAN_S = { "1h": 3600, "24h": 86400, "7d": 7 * 86400, "30d": 30 * 86400 };
 const AGAIN_MS = 5000; // the value of an open drawer is asked again so often
 const FLAGS = { good: "good", not_evaluated: "notEvaluated", suspect: "suspect", bad: "bad", fail: "bad", missing: "missing" };
 
 export function createDrawer(app) {
   const node = $("drawer");
-  let open = null, span0 = "1h", plot = null, asked = null, parts = null, from = null;
+  let open = null, span0 = "1h", plot = null, asked = null, parts = null, from = null, shown = null;
 
   async function show(which, focus = true) {
     asked?.abort();
@@ -23,6 +24,7 @@ export function createDrawer(app) {
     try {
       const point = await app.api.point(which, app.city.version, signal);
       open = point;
+      shown = null;
       app.chosePoint(point);
       build(point);
       node.hidden = false;
@@ -79,12 +81,27 @@ export function createDrawer(app) {
     return h("li", {}, shape(app.city.cls[i]), h("button", { type: "button", onclick: () => show(i) }, bdi(pick(kind) || kind.id)), h("span"));
   }
 
+  /** The span of the chart: up to now, or around the moment of a replay. */
+  function around(name) {
+    if (!app.past) return name;
+    const until = Math.min(app.past.s + SPAN_S[name] / 2, app.liveNow() / 1000);
+    return { since: until - SPAN_S[name], until };
+  }
+
+  /** In a replay: the last reading up to its moment that the chart has, as a point tells its own. */
+  function then(p) {
+    const s = app.past.s, at = shown ? shown.t.findLastIndex((one) => one <= s) : -1, flag = at >= 0 && shown.bad?.[at] > 0 ? "suspect" : "good";
+    const alerts = (shown?.alerts ?? []).filter((a) => a.onset <= s && (a.ended_at === null || a.ended_at > s));
+    return { ...p, value: at < 0 ? null : (shown.mean ?? shown.value)[at], time: at < 0 ? null : shown.t[at], flag, state: app.city.state[p.index] ?? 0, received_at: null, alerts, neighbours: (p.neighbours ?? []).map((q) => ({ ...q, value: null, unit: "", severity: Math.max(0, app.city.cls[q.index] - NORMAL), offline: !app.city.cls[q.index] })) };
+  }
+
   function draw(p) {
+    if (app.past) p = then(p);
     const unit = plain(p.unit), now = app.now() / 1000;
     parts.shape.replaceChildren(shape(CLASS_OF[p.state]));
     parts.value.replaceChildren(value(p.value), h("small", {}, unit));
-    say(parts.state, `${t(CLASS_NAMES[CLASS_OF[p.state]])} · ${t("quality")} ${t(FLAGS[p.flag] ?? p.flag)}`);
-    say(parts.age, p.time === null ? t("never") : `${stamp(p.time * 1000)} · ${t("age", span(now - p.time))}`);
+    say(parts.state, t(CLASS_NAMES[CLASS_OF[p.state]]) + (p.time === null ? "" : ` · ${t("quality")} ${t(FLAGS[p.flag] ?? p.flag)}`));
+    say(parts.age, p.time === null ? t(app.past ? "noHistory" : "never") : `${stamp(p.time * 1000)} · ${t("age", span(now - p.time))}`);
     const facts = [
       ["typical", p.typical ? `${value(p.typical[0])} – ${value(p.typical[1])}` : "–"], ["range", p.range ? p.range.map((v) => value(v)).join(" – ") : "–"],
       ["source", p.source], ["gateway", p.gateway], ["device", p.device], ["interval", p.interval_s ? span(p.interval_s) : "–"],
@@ -96,18 +113,20 @@ export function createDrawer(app) {
   }
 
   async function loadHistory() {
-    const p = open, mine = span0;
+    const p = open, mine = span0, when = around(mine);
     parts.tabs.forEach((b) => b.setAttribute("aria-pressed", String(b.dataset.span === mine)));
-    parts.csv.href = app.api.csv(p.id, mine);
+    parts.csv.href = app.api.csv(p.id, when);
     try {
-      const past = await app.api.history(p.index >= 0 ? p.index : p.id, app.city.version, mine, asked.signal);
+      const past = await app.api.history(p.index >= 0 ? p.index : p.id, app.city.version, when, asked.signal);
       if (open !== p && open?.id !== p.id) return;
       dropPlot();
+      shown = past;
+      if (app.past) { past.moment = app.past.s; draw(open); }
       if (!past.t.length) { parts.plot.replaceChildren(h("p.empty", {}, t("noHistory"))); parts.table.replaceChildren(); return; }
       parts.plot.replaceChildren();
       plot = await drawChart(parts.plot, past, app.theme);
       parts.table.replaceChildren(historyTable(past));
-      const due = (past.forecasts ?? []).find((f) => f.eta_s !== null && f.eta_s !== undefined);
+      const due = upcoming(past).find((f) => f.eta_s !== null && f.eta_s !== undefined);
       parts.forecasts.replaceChildren(due ? h("span.due", {}, t("reaches", span(due.eta_s), `${value(due.limit)} ${plain(past.unit)}`)) : "");
     } catch (error) {
       if (error.name !== "AbortError") parts.plot.replaceChildren(h("p.empty", {}, failure(error)));
@@ -115,11 +134,11 @@ export function createDrawer(app) {
   }
 
   setInterval(async () => { // the exact value, not the shade; the chart stays as it was asked
-    if (!open || document.hidden || !app.feed.connected) return;
+    if (!open || document.hidden || !app.feed.connected || app.past) return;
     const p = await app.api.point(open.id).catch(() => null);
     if (p && open?.id === p.id) { open = p; draw(p); }
   }, AGAIN_MS);
   node.addEventListener("keydown", (e) => { if (e.key === "Escape") { e.stopPropagation(); close(); } });
 
-  return { show, close, get open() { return open; }, rebuild() { if (open) { build(open); loadHistory(); } } };
+  return { show, close, follow() { if (open) loadHistory(); }, get open() { return open; }, rebuild() { if (open) { build(open); loadHistory(); } } };
 }

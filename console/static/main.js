@@ -22,9 +22,12 @@ const started = readLink();
 const app = {
   api, city: null, user: { name: "", role: "", anonymous: true }, theme: "dark", mode: "live", skew: 0,
   chosenDistrict: -1, litDistrict: -1, kpi: null,
-  /** The server's clock now, ms. Of a recording that is replayed: the newest event time. */
-  now: () => (app.mode === "replay" && app.city?.time ? app.city.time : Date.now() + app.skew),
-  mayAct: () => app.user.role === "operate" && !app.user.anonymous,
+  past: null, // a stored day that is shown instead of the feed: replay.js
+  /** The moment that is shown, ms: the server's clock now, or that of a replay. */
+  now: () => app.past?.ms ?? app.liveNow(),
+  /** The server's clock now, ms. Of an engine whose clock is that of events: the newest event time. */
+  liveNow: () => (app.mode === "replay" && !app.past && app.city?.time ? app.city.time : Date.now() + app.skew),
+  mayAct: () => !app.past && app.user.role === "operate" && !app.user.anonymous,
   announce: (text) => { $("said").textContent = ""; requestAnimationFrame(() => { $("said").textContent = text; }); },
 };
 globalThis.yuzui = app; // for tests and the curious; it holds nothing that the page may not
@@ -79,8 +82,12 @@ const drawer = part(async () => (await import("./drawer.js")).createDrawer(app))
 const search = part(async () => (await import("./search.js")).createSearch(app));
 const tip = part(async () => (app.tip = (await import("./tip.js")).createTip(app)));
 app.dialogs = Object.fromEntries(["acknowledge", "silence", "silences", "help", "login"].map((name) => [name, async (...what) => (await dialogs())[name](...what)]));
+for (const name of ["acknowledge", "silence", "silences"]) { const act = app.dialogs[name]; app.dialogs[name] = async (...what) => (app.past ? app.announce(t("notInReplay")) : act(...what)); }
+const replay = part(async () => (app.replaying = await (await import("./replay.js")).createReplay(app)));
+/** Opens the replay at a moment (s), or at the newest; a second time: back to live. */
+app.replay = async (at) => (await replay()).open(at);
 app.drawer = {
-  show: async (...what) => (await drawer()).show(...what), close: () => drawer.made?.close(), rebuild: () => drawer.made?.rebuild(),
+  show: async (...what) => (await drawer()).show(...what), close: () => drawer.made?.close(), rebuild: () => drawer.made?.rebuild(), follow: () => drawer.made?.follow(),
   get open() { return drawer.made?.open; },
 };
 function dressSearch() {
@@ -108,25 +115,22 @@ const tell = {
     app.skew = said.now * 1000 - Date.now();
     app.user = said.user ?? app.user;
     if (!app.city || app.city.version !== said.registry) await loadCity();
-    app.tiles.begin(said.history?.kpi ?? []);
+    (app.past ?? app.tiles).begin(said.history?.kpi ?? []);
     retitle();
   },
-  kpi(said) { app.kpi = said; app.tiles.take(said); },
-  alerts(said) { app.alertList.take(said); },
+  kpi(said) { app.kpi = said; if (app.past) app.past.kpi(said); else app.tiles.take(said); },
+  alerts(said) { if (app.past) app.past.alerts(said); else app.alertList.take(said); },
   frame(head, flat) {
     const { city } = app;
+    app.frames = (app.frames ?? 0) + 1;
+    if (app.past) { app.past.frame(head, flat); drawState(); return; }
     apply(city, head.key, flat);
     city.time = head.time;
     city.pos = head.pos;
     city.seq = head.seq;
-    city.count();
-    city.arrange();
     app.map.tick();
-    app.layers.draw();
-    app.districts.draw();
-    drawFacts();
+    app.refresh();
     drawState();
-    app.frames = (app.frames ?? 0) + 1;
   },
   state: drawState,
   async refused() { // was it the session that ended?
@@ -148,6 +152,8 @@ async function loadCity() {
   app.map.settle(city, shapesOf(app.outlines, city), first ? started : null);
   rebuild();
   if (first && started.p) app.drawer.show(started.p, false);
+  if (first && started.at) app.replay(started.at);
+  if (app.past) await app.past.settle();
 }
 
 // ------------------------------------------------------------------ what is chosen
@@ -161,6 +167,14 @@ function showAgain() {
   app.map.remember();
 }
 Object.assign(app, {
+  refresh() { // after the state of the city changed
+    app.city.count();
+    app.city.arrange();
+    app.map.redraw();
+    app.layers.draw();
+    app.districts.draw();
+    drawFacts();
+  },
   showKinds(kinds, on) { for (const k of kinds) app.city.kindShown[k] = +on; showAgain(); },
   onlyKind(k) { const alone = app.city.kindShown.every((on, i) => +on === +(i === k)); app.city.kindShown.fill(+alone); app.city.kindShown[k] = 1; showAgain(); },
   toggleClass(cls) { if (app.city) { app.city.classShown[cls] ^= 1; showAgain(); } },
@@ -191,7 +205,7 @@ function drawFacts() {
   if (!facts.firstChild) {
     app.facts = { time: h("b"), pos: h("b"), shown: h("b"), at: h("b") };
     const fact = (word, node) => h("span", {}, t(word), " ", node);
-    facts.replaceChildren(fact("dataTime", app.facts.time), fact("position", app.facts.pos), fact("inView", app.facts.shown), h("span.end", {}, app.facts.at));
+    facts.replaceChildren(h("button.chip", { id: "replay", type: "button", onclick: () => app.replay() }, t("replay")), fact("dataTime", app.facts.time), fact("position", app.facts.pos), fact("inView", app.facts.shown), h("span.end", {}, app.facts.at));
   }
   say(app.facts.time, clock(city.time));
   say(app.facts.pos, count(city.pos));
@@ -199,7 +213,7 @@ function drawFacts() {
 }
 
 function tickClock() {
-  const ms = app.now();
+  const ms = app.liveNow();
   $("clock").replaceChildren(h("small", {}, date(ms)), clock(ms));
   app.alertList.tick();
 }
@@ -208,7 +222,7 @@ function keys(e) {
   if (e.ctrlKey || e.metaKey || e.altKey || document.querySelector("dialog[open]")) return;
   if (e.target.matches("input:not([type=checkbox]):not([type=radio]), textarea, select")) return;
   const act = {
-    "/": () => { $("search").focus(); $("search").select(); }, n: () => app.alertList.step(1), p: () => app.alertList.step(-1), m: () => $("city").focus(), b: () => app.map.bare(), s: () => app.sound.toggle(),
+    "/": () => { $("search").focus(); $("search").select(); }, n: () => app.alertList.step(1), p: () => app.alertList.step(-1), m: () => $("city").focus(), b: () => app.map.bare(), s: () => app.sound.toggle(), r: () => app.replay(),
     a: () => app.alertList.chosen && app.dialogs.acknowledge(app.alertList.chosen), "?": () => app.dialogs.help(), 0: () => app.map.fit(), Escape: () => app.drawer.close(),
   }[e.key.length === 1 ? e.key.toLowerCase() : e.key];
   if (act && !e.defaultPrevented) { e.preventDefault(); act(); }
@@ -226,7 +240,7 @@ async function start() {
   app.feed = createFeed(tell, () => app.city?.version);
   rebuild();
   $("theme").onclick = () => { wear(app.theme === "dark" ? "light" : "dark"); app.drawer.rebuild(); app.map.remember(); };
-  $("language").onclick = () => { speak(lang() === "zh" ? "en" : "zh"); localStorage.setItem(LANGUAGE, lang()); $("facts").replaceChildren(); rebuild(); app.map.remember(); };
+  $("language").onclick = () => { speak(lang() === "zh" ? "en" : "zh"); localStorage.setItem(LANGUAGE, lang()); $("facts").replaceChildren(); rebuild(); app.past?.rebuild(); app.map.remember(); };
   $("sound").onclick = () => app.sound.toggle();
   $("help").onclick = () => app.dialogs.help();
   $("who").onclick = async () => { if (app.user.anonymous) logIn(false); else { await api.logout().catch(() => {}); location.reload(); } };

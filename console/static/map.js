@@ -30,7 +30,7 @@ function nearest(renderer, x, y, reach) {
 
 export function createMap(app) {
   const canvas = $("city"), renderer = createRenderer(canvas);
-  let camera = null, shapes = [], asked = 0, beat = 0, chosen = -1, found = [], foundTimer = 0, linkTimer = 0, drawn = 0, labels = [], keep = null;
+  let camera = null, shapes = [], asked = 0, beat = 0, chosen = -1, found = [], foundTimer = 0, linkTimer = 0, drawn = 0, labels = [];
   app.renderer = renderer;
 
   function redraw() { if (!asked && camera) asked = requestAnimationFrame(draw); }
@@ -102,7 +102,7 @@ export function createMap(app) {
     writeLink({
       v: [lon, lat, Math.log2(camera.view.scale / camera.view.ratio)], off: city.kinds.filter((_, k) => !city.kindShown[k]).map((k) => k.id),
       hide: CLASS_NAMES.filter((_, c) => !city.classShown[c]), p: app.drawer?.open?.id, d: app.chosenDistrict >= 0 ? city.districts[app.chosenDistrict].id : "",
-      l: lang(), t: app.theme, bare: document.body.classList.contains("bare"), at: keep?.at,
+      l: lang(), t: app.theme, bare: document.body.classList.contains("bare"), at: app.past && Math.round(app.past.s),
     });
   }
 
@@ -114,7 +114,6 @@ export function createMap(app) {
     if (link.bare) document.body.classList.add("bare");
     if (link.bare) camera.resized();
     if (link.v) { const at = city.toKm(link.v[0], link.v[1]); camera.set(at.x, at.y, 2 ** link.v[2] * camera.view.ratio); }
-    keep = link;
   }
 
   function goPoints(points) {

@@ -70,5 +70,6 @@ export function createTiles(app) {
     begin(kpis) { past = kpis.slice(-KEPT); draw(); },
     take(kpi) { past.push(kpi); if (past.length > KEPT) past.shift(); draw(); },
     get now() { return past.at(-1); },
+    all: () => past,
   };
 }

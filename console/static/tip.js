@@ -9,6 +9,7 @@ import "./words_more.js";
 const REACH = 7; // CSS pixels round the pointer
 const WAIT_MS = 110;
 const FRESH_MS = 3000;
+const HOUR_S = 3600;
 
 export function createTip(app) {
   const node = $("tip"), known = new Map();
@@ -25,12 +26,12 @@ export function createTip(app) {
     const name = p ? p.name || p.id : pick(kind) || kind.id, unit = plain(p?.unit ?? kind.unit);
     const rows = [[t("kind"), `${pick(kind) || kind.id}`], [t("district"), plain(pick(city.districts[city.district[i]]))], [t("state"), t(CLASS_NAMES[cls])]];
     if (p) {
-      rows[2].push(p.time === null ? "" : t("age", span(app.now() / 1000 - p.time)));
+      if (!app.past) rows[2].push(p.time === null ? "" : t("age", span(app.now() / 1000 - p.time)));
       if (p.typical) rows.push([t("typical"), `${value(p.typical[0])} – ${value(p.typical[1])} ${unit}`]);
     }
     node.replaceChildren(
       h("div.name", {}, shape(cls), h("span.cut", {}, bdi(name))),
-      h("div.now", {}, p ? value(p.value) : "…", h("small", {}, unit)),
+      h("div.now", {}, app.past ? (past ? value(past.mean.at(-1)) : "…") : p ? value(p.value) : "…", h("small", {}, unit)),
       h("dl", {}, rows.flatMap(([a, ...b]) => [h("dt", {}, a), h("dd", {}, b.filter(Boolean).join(" · "))])),
       past ? chart(past) : null,
     );
@@ -59,7 +60,7 @@ export function createTip(app) {
       const point = await app.api.point(i, version, signal);
       known.set(i, { point, past: old?.past, at: performance.now() });
       if (over === i) draw(i);
-      const past = await app.api.history(i, version, "1h", signal, 60);
+      const past = await app.api.history(i, version, app.past ? { since: app.past.s - HOUR_S, until: app.past.s } : "1h", signal, 60);
       known.set(i, { point, past, at: performance.now() });
       if (over === i) draw(i);
       if (known.size > 200) known.delete(known.keys().next().value);

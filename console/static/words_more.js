@@ -19,7 +19,7 @@ learn({
   stackedHere: ["此处 {a} 个测点", "{a} points here"], readingTable: ["历史数据表", "History as a table"], userName: ["用户名", "User name"], password: ["密码", "Password"],
   wrong: ["用户名或密码不对", "Wrong user name or password"], tooOften: ["尝试过多,请在 {a} 后再试", "Too many attempts: try again in {a}"],
   unreachable: ["连不上服务器", "The server cannot be reached"], keySearch: ["搜索", "Search"], keyNext: ["下一个 / 上一个告警", "Next / previous alarm"],
-  keyMap: ["移到地图", "To the map"], keyPanels: ["收起或展开面板", "Panels"], keySound: ["静音", "Mute"], keyAck: ["确认所选告警", "Acknowledge the chosen alert"],
+  keyMap: ["移到地图", "To the map"], keyPanels: ["收起或展开面板", "Panels"], keySound: ["静音", "Mute"], keyReplay: ["回放,再按回到实时", "Replay, and back to live"], keyAck: ["确认所选告警", "Acknowledge the chosen alert"],
   keyCity: ["全市视野", "Whole city"], keyHelp: ["本帮助", "This help"], keyEsc: ["关闭", "Close"],
 });
 

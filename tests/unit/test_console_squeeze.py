@@ -14,7 +14,10 @@ STATIC = Path(console.__file__).parent / "static"
 OWN = sorted([*STATIC.glob("*.js"), *STATIC.glob("*.css")])
 OWN_BYTES_MAX = 40_000
 """gzip, of what is fetched before the map is seen; the parts opened on demand come on top."""
-ON_DEMAND = {"parts.css", "words_more.js", "dialogs.js", "drawer.js", "search.js", "tip.js", "chart.js"}
+ON_DEMAND = {
+    "parts.css", "words_more.js", "dialogs.js", "drawer.js", "search.js", "tip.js", "chart.js",
+    "replay.js", "replay.css", "scrubber.js", "pastday.js", "words_replay.js",
+}  # fmt: skip
 
 
 def test_comment_lines_and_indentation_go_and_the_rest_stays() -> None:

@@ -167,10 +167,8 @@ function showAgain() {
   app.map.remember();
 }
 Object.assign(app, {
-  refresh() { // after the state of the city changed
-    app.city.count();
-    app.city.arrange();
-    app.map.redraw();
+  refresh(anew = true) { // after the state of the city changed
+    if (anew) { app.city.count(); app.city.arrange(); app.map.redraw(); }
     app.layers.draw();
     app.districts.draw();
     drawFacts();

@@ -17,7 +17,7 @@ const ORANGE = 3;
 
 export async function createReplay(app) {
   await new Promise((done) => { document.head.append(h("link", { rel: "stylesheet", href: "/static/replay.css", onload: done, onerror: done })); });
-  let days = [], day = null, m = -1, held = -1, asked = 0, playing = false, speed = 600, beat = 0, panelsAt = 0, drawerTimer = 0, loading = null;
+  let days = [], day = null, m = -1, held = -1, asked = 0, listed = 0, playing = false, speed = 600, beat = 0, panelsAt = 0, drawerTimer = 0, loading = null;
   let live = null; // {level, state, groups, more, kpis, time, pos, seq} of the feed
 
   const past = {
@@ -47,7 +47,7 @@ export async function createReplay(app) {
 
   const bar = createScrubber(app, {
     seek: (s) => { stop(); seek(s); }, step: (by) => { stop(); seek(day.begin + (m + by) * day.step_s); }, toggle, speed: (x) => { speed = x; }, live: leave,
-    day: (date) => load(date).catch(tellFault),
+    choose: (date) => load(date).catch(tellFault),
     get days() { return days; }, get day() { return day; }, get moment() { return past.s; }, get playing() { return playing; }, get rate() { return speed; },
   });
   const tellFault = (error) => app.announce(failure(error));
@@ -132,19 +132,24 @@ export async function createReplay(app) {
     held = m;
     Object.assign(city, { time: (day.begin + m * day.step_s) * 1000, pos: NaN, seq: 0 });
     mark();
-    if (!playing || began - panelsAt > PANELS_MS) { panelsAt = began; panels(); app.refresh(); } else { city.count(); city.arrange(); app.map.redraw(); }
+    city.count();
+    city.arrange();
+    app.map.redraw();
     app.tip?.forget();
-    past.step = m;
     past.took = performance.now() - began; // for tests and the curious
+    if (!playing || began - panelsAt > PANELS_MS) listed ||= requestAnimationFrame(() => { listed = 0; if (app.past && day && m >= 0) panels(); }); // the picture first
     clearTimeout(drawerTimer);
     drawerTimer = setTimeout(() => app.drawer.follow(), playing ? DRAWER_PLAYING_MS : DRAWER_MS);
     if (!playing) app.map.remember();
   }
 
   function panels() {
+    panelsAt = performance.now();
     const groups = groupsAt(day, m);
+    app.refresh(false);
     app.alertList.take({ full: true, changed: groups, gone: [], more: day.more });
     app.tiles.begin(kpis(groups));
+    past.step = m;
   }
 
   /** The tiles at this moment: what an alerts log cannot tell is left open. */

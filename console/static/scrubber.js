@@ -20,7 +20,7 @@ export function createScrubber(app, on) {
     parts = {
       play: h("button.chip.play", { type: "button", onclick: on.toggle }),
       speed: h("select.chip", { "aria-label": t("speed"), title: t("speed"), onchange: () => on.speed(Number(parts.speed.value)) }, SPEEDS.map((x) => h("option", { value: x, selected: x === on.rate }, `×${x}`))),
-      day: h("select.chip", { "aria-label": t("replayDay"), title: t("replayDay"), onchange: () => on.day(parts.day.value) }, [...on.days].reverse().map((d) => h("option", { value: d.date }, `${dayName((d.from + d.until) * 500)} · ${t("dayAlerts", count(d.alerts))}`))),
+      day: h("select.chip", { "aria-label": t("replayDay"), title: t("replayDay"), onchange: () => on.choose(parts.day.value) }, [...on.days].reverse().map((d) => h("option", { value: d.date }, `${dayName((d.from + d.until) * 500)} · ${t("dayAlerts", count(d.alerts))}`))),
       canvas: h("canvas", { "aria-hidden": "true" }), knob: h("i"),
       time: h("output"), live: h("button.chip.live", { type: "button", title: t("backToLiveLong"), onclick: on.live }), says: h("span.says", { role: "status" }),
     };

@@ -58,7 +58,7 @@ def engine(tmp_path_factory: pytest.TempPathFactory) -> Iterator[EngineProcess]:
     past = Past(Path(config.data.dir), points_of(config))
     begin = us(yesterday())
     print("seed", SEED)
-    past.storm(random.Random(SEED), begin, begin + 86_400_000_000, 1200)
+    past.storm(random.Random(SEED), begin, begin + 86_400_000_000, 300)
     past.alert("red", 7, begin + 12 * 3_600_000_000, 1, 4, onset=begin + 12 * 3_600_000_000)
     past.write()
     try:
@@ -268,7 +268,7 @@ def test_a_day_that_is_over_is_what_a_query_counts_and_nothing_can_be_done_in_it
         for key in dice.choices(("ArrowLeft", "ArrowRight", "PageUp", "PageDown"), k=3):
             page.keyboard.press(key)
         page.wait_for_function(
-            "() => Math.floor((yuzui.past.s - yuzui.replaying.day.begin) / 60) === yuzui.replaying.step"
+            "() => Math.floor((yuzui.past.s - yuzui.replaying.day.begin) / 60) === yuzui.past.step"
         )
         step, took = page.evaluate("() => [yuzui.replaying.step, yuzui.past.took]")
         worst = max(worst, took)

@@ -18,14 +18,15 @@ import numpy as np
 import numpy.typing as npt
 
 from anomaly import rules as city_rules
+from anomaly.aftermath import spread_scores, stand
 from anomaly.alerts.event import AlertEvent
 from anomaly.checks import all_checks
 from anomaly.checks.rows import NO_TIME, Index, RowCheck, Rows
 from anomaly.checks.score import score
-from anomaly.checks.unusual import ALARM_LINE, unusual
 from anomaly.conditions import Conditions
 from anomaly.episodes import Episodes, Found
 from anomaly.faults import Faults
+from anomaly.firstlook import CHECKS, Met, first_look
 from anomaly.limits import limits_of
 from anomaly.localtime import WallClock
 from anomaly.neighbours import Neighbours
@@ -37,6 +38,7 @@ from anomaly.settings import CheckSettings, KindSettings
 from anomaly.state import State
 from anomaly.subjects import Subjects
 from storage.batch import F32, F64, I32, I64, U8, U32, US_PER_S, Bool, RawBatch, ReadingBatch
+from storage.fast import IS_COMPILED
 from storage.flags import DEVICE_SILENT, FAIL, GOOD, MISSING, NOT_EVALUATED, SUSPECT, bit, worst
 from storage.points import PointTable
 from storage.records import Event, Gap
@@ -72,6 +74,7 @@ class Engine:
     clock   "wall": TICK is now; "events": the newest event time is (recordings, drills)
     time_zone  the city's, for hours of the day and calendar days
     now_us  the engine's clock, µs since 1970 UTC
+    compiled  all checks in one loop, where they are those it holds; one by one they give the same
     """
 
     def __init__(
@@ -86,6 +89,7 @@ class Engine:
         row_checks: tuple[RowCheck, ...] | None = None,
         rules: Mapping[str, Any] = MappingProxyType({}),
         time_zone: str = "UTC",
+        compiled: bool = IS_COMPILED,
     ) -> None:
         self.points = points
         self.state = state or State(len(points))
@@ -106,6 +110,7 @@ class Engine:
         self.counts: Counter[str] = Counter()
         self._fresh_us = round(checks.fresh_s * US_PER_S)
         self._checks = all_checks() if row_checks is None else row_checks
+        self._at_once = compiled and frozenset(self._checks) == CHECKS
         self.presence = Presence(points, self.limits, checks, self.state, clock == "wall")
         subjects = Subjects(points, kinds)
         self.episodes = Episodes(self.state, self.limits, subjects, replay=clock == "events", drill=drill)
@@ -115,6 +120,7 @@ class Engine:
         self.conditions = Conditions(points, self.limits, self.state, rules, self.episodes, self._failed)
         self._wall = WallClock(time_zone)
         self._logged: dict[str, int] = {}
+        self._reach = self._reaches()
 
     def judge(self, raw: RawBatch, pos: I64) -> Judged:
         """Judge the rows of consecutive journal records.
@@ -127,29 +133,21 @@ class Engine:
         """
         n = len(raw)
         if n == 0:
-            nothing = _readings(
-                raw, np.empty(0, np.uint8), np.empty(0, np.uint32), np.empty(0, np.float32), pos
-            )
-            return Judged(nothing, nothing, 0, [])
+            return Judged(_NO_READINGS, _NO_READINGS, 0, [])
         arrival = self._arrival(raw)
-        rows = Grouped.of(raw)
-        verdict = split(rows, self.state)
-        flag, checks, skipped = self._stateless(rows)
-        believed = (verdict == MAIN) & (flag == GOOD)
+        met = self._meet(raw)
         scores = np.zeros(n, np.float32)
-        found = self._stateful(rows, believed, flag, checks, scores, skipped, arrival, raw.received_at)
-        if skipped.any():
-            flag[skipped & (flag == GOOD)] = NOT_EVALUATED
-            checks[skipped] |= np.uint32(bit("not_evaluated"))
-        flag, checks, scores = (_scattered(column, rows.order) for column in (flag, checks, scores))
+        found = self._follow(met, scores, arrival, raw.received_at)
+        verdict, flag, checks = met.verdict, met.flag, met.checks
+        if met.skipped is not None:
+            flag[met.skipped & (flag == GOOD)] = NOT_EVALUATED
+            checks[met.skipped] |= np.uint32(bit("not_evaluated"))
         judged = _readings(raw, flag, checks, scores, pos)
         events = [replace(event, pos=int(pos[row])) for row, event in sorted(found, key=lambda one: one[0])]
         if not verdict.any():
-            return Judged(judged, judged.take(np.empty(0, np.intp)), 0, events)
-        place = _scattered(verdict, rows.order)
-        return Judged(
-            judged.take(place == MAIN), judged.take(place == LATE), int((place == REPEAT).sum()), events
-        )
+            return Judged(judged, _NO_READINGS, 0, events)
+        main, late = judged.take(verdict == MAIN), judged.take(verdict == LATE)
+        return Judged(main, late, int((verdict == REPEAT).sum()), events)
 
     def _arrival(self, raw: RawBatch) -> I64:
         """When each row came, on the engine's clock; sets the clock. int64[n] µs."""
@@ -160,11 +158,25 @@ class Engine:
         self.now_us = int(arrival[-1])
         return arrival
 
-    def _stateless(self, rows: Grouped) -> tuple[U8, U32, Bool]:
+    def _meet(self, raw: RawBatch) -> Met:
+        """Order and flags of a batch, and the rows that checks with a memory see."""
+        if self._at_once:
+            return first_look(raw, self.limits, self.state.live)
+        rows = Grouped.of(raw)
+        verdict = split(rows, self.state)
+        flag, checks, skipped = self._stateless(rows)
+        index = np.flatnonzero((verdict == MAIN) & (flag == GOOD))
+        seen = Rows.grouped(rows.point[index], rows.time[index], rows.value[index], self.state.live)
+        back = rows.order
+        skipped = None if skipped is None else _scattered(skipped, back)
+        flag, checks = _scattered(flag, back), _scattered(checks, back)
+        return Met(_scattered(verdict, back), flag, checks, skipped, seen, back[index], None, None, {})
+
+    def _stateless(self, rows: Grouped) -> tuple[U8, U32, Bool | None]:
         """Flag and check bits of every row, late ones too, and where a check raised."""
         flag = _OF_DEVICE[rows.device_flag]
         checks = np.zeros(len(flag), np.uint32)
-        skipped = np.zeros(len(flag), np.bool_)
+        skipped: Bool | None = None
         if rows.device_flag.any():
             checks[_DEVICE_OBJECTS[rows.device_flag]] = bit("device")
         alone = Rows.alone(rows.point, rows.time, rows.value)
@@ -172,73 +184,67 @@ class Engine:
             if not check.stateful:
                 classes = self._run(check, alone)
                 if classes is None:
-                    skipped[:] = True
+                    skipped = ~np.isnan(rows.value)
                 elif classes.any():
                     _object(check, np.flatnonzero(classes), flag, checks)
-        missing = np.isnan(rows.value)
-        if missing.any():
-            flag[missing] = MISSING
-            skipped[missing] = False
+        flag[np.isnan(rows.value)] = MISSING
         return flag, checks, skipped
 
-    def _stateful(
-        self,
-        rows: Grouped,
-        believed: Bool,
-        flag: U8,
-        checks: U32,
-        scores: F32,
-        skipped: Bool,
-        arrival: I64,
-        raw_received_at: I64,
-    ) -> Found:
+    def _follow(self, met: Met, scores: F32, arrival: I64, raw_received_at: I64) -> Found:
         """Checks that remember and the rules that follow them, on main rows nobody doubts so far."""
-        index = np.flatnonzero(believed)
-        if not len(index):
+        seen, order = met.seen, met.row
+        if not len(seen):
             return []
-        whole = len(index) == len(believed)
-        seen = Rows.grouped(
-            rows.point if whole else rows.point[index],
-            rows.time if whole else rows.time[index],
-            rows.value if whole else rows.value[index],
-            self.state.live,
-        )
-        seen.utc_offset_us = self._wall.offset_us(seen.time)
-        order = rows.order if whole else rows.order[index]
+        seen.utc_offset_us = self._wall.offset_within(seen.time, *seen.span)
 
-        def fresh(of: Index) -> Bool:
-            return np.greater_equal(seen.time[of], arrival[order[of]] - self._fresh_us)
+        def follow(
+            name: str, rows: Rows, classes: U8, some: bool, begin: int = 0, assessed: Assessed | None = None
+        ) -> Found:
+            def fresh(of: Index) -> Bool:
+                of = of + begin
+                return np.greater_equal(seen.time[of], arrival[order[of]] - self._fresh_us)
+
+            rule, of = rulebook()[name], order[begin : begin + len(rows)]
+            return self.episodes.follow(rule, rows, classes, fresh, of, raw_received_at, assessed, some)
 
         found: Found = []
         for check in self._checks:
             if not check.stateful:
                 continue
-            classes = self._run(check, seen)
-            if classes is None:
-                skipped[index] = True
+            classes = self._remember(check, met)
+            if classes is not None and check.rule is not None:
+                found += follow(check.rule, seen, classes, met.some.get(check.name, True))
+        sound = met.flag[order] == GOOD if met.sound is None else met.sound
+        score_seen, live = self._score(seen, sound), self.state.live
+        unusual = spread_scores(seen, order, score_seen, self.limits, live, scores, met.checks)
+        found += follow("anomaly", seen, *unusual)
+        borders = np.searchsorted(seen.point, self._reach).tolist()
+        for city_rule, begin, end in zip(self._rules, borders[::2], borders[1::2], strict=True):
+            if begin == end:
                 continue
-            if classes.any():
-                _object(check, index[np.flatnonzero(classes)], flag, checks)
-            if check.rule is not None:
-                rule = rulebook()[check.rule]
-                found += self.episodes.follow(rule, seen, classes, fresh, order, raw_received_at)
-        scores[index] = score_seen = self._score(seen, flag[index] == GOOD)
-        alarms = np.flatnonzero(score_seen >= ALARM_LINE)
-        if len(alarms):
-            checks[index[alarms]] |= np.uint32(bit("anomaly"))
-        classes = unusual(seen, score_seen, self.limits, self.state.live)
-        found += self.episodes.follow(rulebook()["anomaly"], seen, classes, fresh, order, raw_received_at)
-        for city_rule in self._rules:
-            assessed = self._assess(city_rule, seen)
+            rows = seen.between(begin, end)
+            assessed = self._assess(city_rule, rows)
             if assessed is None:
-                skipped[index] = True
+                met.skip(order[begin:end])
                 continue
-            if assessed.classes.any():
-                checks[index[np.flatnonzero(assessed.classes)]] |= np.uint32(bit("rule"))
-            rule, classes = rulebook()[city_rule.name], assessed.classes
-            found += self.episodes.follow(rule, seen, classes, fresh, order, raw_received_at, assessed)
-        seen.believe(self.state.live)
+            some = stand(rows, assessed.classes, live[f"{city_rule.name}_class"])
+            if some:
+                met.checks[order[begin:end][np.flatnonzero(assessed.classes)]] |= np.uint32(bit("rule"))
+            found += follow(city_rule.name, rows, assessed.classes, some, begin, assessed)
+        if met.classes is None:
+            seen.believe(live)
         return found
+
+    def _remember(self, check: RowCheck, met: Met) -> U8 | None:
+        """The classes of one check with a memory, and what it objects to; None where it raised or nobody asks."""
+        if met.classes is not None:
+            return met.classes.get(check.name)
+        classes = self._run(check, met.seen)
+        if classes is None:
+            met.skip(met.row)
+        elif classes.any():
+            _object(check, met.row[np.flatnonzero(classes)], met.flag, met.checks)
+        return classes
 
     def _run(self, check: RowCheck, rows: Rows) -> U8 | None:
         """The classes a check finds; None where it raised, which is counted and said, never hidden."""
@@ -258,13 +264,24 @@ class Engine:
     def _assess(self, rule: RowRule, rows: Rows) -> Assessed | None:
         """What one of the city's rules says of believed rows; None where it raised, as for a check."""
         try:
-            assessed = rule.fastest(rows, self.limits, self.state.live)
+            return rule.fastest(rows, self.limits, self.state.live)
         except Exception as failure:
             self._failed(rule.name, failure)
             return None
-        last = rows.last
-        self.state[f"{rule.name}_class"][rows.point[last]] = assessed.classes[last]
-        return assessed
+
+    def _reaches(self) -> I64:
+        """Of each rule the first of its points and the one behind its last: points of a kind are neighbours, so a batch
+        holds few rows of others between. Those that stand in it from another registry are among them. int64[rules * 2]
+        """
+        n, found = len(self.points), []
+        for rule in self._rules:
+            shown = np.full(n, not rule.of)
+            if rule.of:
+                stands = (self.state[f"{rule.name}_{one}"][:n] != 0 for one in ("class", "phase"))
+                shown = np.logical_or.reduce((self.limits[rule.of][:n], *stands))
+            those = np.flatnonzero(shown)
+            found += [int(those[0]), int(those[-1]) + 1] if len(those) else [0, 0]
+        return np.array(found, np.int64)
 
     def _failed(self, name: str, failure: Exception) -> None:
         self.counts["check_errors"] += 1
@@ -402,6 +419,7 @@ class Engine:
         self.conditions.heard.restore(meta.get("heard", ()))
         self.neighbours.asked_at = meta.get("neighbours_at", NO_TIME)
         self._faults.registry_changed = True
+        self._reach = self._reaches()
 
 
 def _object(check: RowCheck, index: Index, flag: U8, checks: U32) -> None:
@@ -429,3 +447,12 @@ def _readings(raw: RawBatch, flag: U8, checks: U32, scores: F32, pos: I64) -> Re
         scores,
         pos,
     )
+
+
+_NO_READINGS: Final = _readings(
+    RawBatch.empty(),
+    np.empty(0, np.uint8),
+    np.empty(0, np.uint32),
+    np.empty(0, np.float32),
+    np.empty(0, np.int64),
+)

@@ -20,6 +20,7 @@ too many is better than one too few; who wants spikes to wait asks for confirm_r
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from enum import IntEnum, StrEnum
@@ -36,7 +37,7 @@ from anomaly.rules.base import Assessed, Condition
 from anomaly.state import State
 from anomaly.subjects import Subjects
 from storage.batch import F64, I64, U8, Bool
-from storage.fast import IS_COMPILED, compiled
+from storage.fast import IS_COMPILED, compiled, unsigned
 
 HISTORY_MAX: Final = 16
 """Entries of an alert's course kept: its first and the newest fifteen. Bounds the notification's bytes."""
@@ -132,35 +133,69 @@ class Course:
     begin: int = 0
 
 
-def _concerned(rows: Rows, classes: U8, phase: U8, alert: Bool) -> Index:
-    """Positions of all rows of points that stand in an episode, or have a row in a class, and may alert."""
+@dataclass(frozen=True, slots=True)
+class Standing:
+    """Where each point stands in one rule, arrays by point (anomaly.state.episode_fields); ``sign`` of its heights."""
+
+    phase: U8
+    steady: U8
+    peak: F64
+    sign: F64
+    alert: Bool
+
+
+def _with_news(rows: Rows, classes: U8, value: F64, standing: Standing) -> Index:
+    """Positions of all rows of points whose episode may have something new to say.
+
+    Those are points that may alert and stand in an episode or have a row in a class, but for the ones that go on as
+    they were said to: of these only the peak is kept here.
+    """
     if IS_COMPILED:
-        classes = np.require(classes, requirements=["C", "W"])  # one zero seen n times is another form
+        # One zero seen n times is another form, for which the loop would be compiled once more.
+        said = np.require(classes, requirements=["C", "W"]), np.require(value, requirements=["C", "W"])
         found = np.empty(len(rows), np.intp)
-        return found[: _pick(rows.point, rows.first, classes, phase, alert, found)]
+        of = standing.sign, standing.phase, standing.alert, standing.steady, standing.peak
+        return found[: _pick(rows.point, rows.first, *said, *of, found)]
     points = rows.point[rows.first]
-    concerned = phase[points] != Phase.NORMAL
-    if classes.any():
-        concerned |= np.logical_or.reduceat(classes != 0, rows.first)
-    concerned &= alert[points]
+    least, most = (of.reduceat(classes, rows.first) for of in (np.minimum, np.maximum))
+    concerned = ((standing.phase[points] != Phase.NORMAL) | (most != 0)) & standing.alert[points]
     if not concerned.any():
         return np.empty(0, np.intp)
-    return np.flatnonzero(np.repeat(concerned, np.diff(rows.first, append=len(rows))))
+    goes_on = concerned & (most != 0) & (least == most) & (standing.steady[points] == most)
+    worst = np.fmax.reduceat(value * standing.sign[rows.point], rows.first)
+    those = points[goes_on]
+    standing.peak[those] = np.fmax(standing.peak[those], worst[goes_on])
+    return np.flatnonzero(np.repeat(concerned & ~goes_on, np.diff(rows.first, append=len(rows))))
 
 
 @compiled
-def _pick(point: Index, first: Index, classes: U8, phase: U8, alert: Bool, found: Index) -> int:
+def _pick(
+    point: Index,
+    first: Index,
+    classes: U8,
+    value: F64,
+    sign: F64,
+    phase: U8,
+    alert: Bool,
+    steady: U8,
+    peak: F64,
+    found: Index,
+) -> int:
     groups, count = len(first), 0
     for group in range(groups):
         begin, end = first[group], first[group + 1] if group + 1 < groups else len(point)
-        p = point[begin]
-        if not alert[p]:
-            continue
-        concerned = phase[p] != 0
-        for i in range(begin, end):
+        p, cls = unsigned(point[begin]), classes[begin]
+        concerned, changes = cls != 0 or phase[p] != 0, False
+        for i in range(begin + 1, end):
             concerned = concerned or classes[i] != 0
-        if concerned:
-            for i in range(begin, end):
+            changes = changes or classes[i] != cls
+        if not concerned or not alert[p]:
+            continue
+        goes_on = cls != 0 and steady[p] == cls and not changes
+        for i in range(begin, end):
+            if goes_on:
+                peak[p] = np.fmax(peak[p], value[i] * sign[p])
+            else:
                 found[count] = i
                 count += 1
     return count
@@ -194,6 +229,8 @@ class Episodes:
             name: limits.get(f"{name}_sign", plain[self._book[name].assessed]) for name in followed()
         }
         self.open: dict[tuple[str, int | str], Episode] = {}
+        self._count: Counter[str] = Counter()
+        """How many of them each followed rule has."""
 
     def follow(
         self,
@@ -204,6 +241,7 @@ class Episodes:
         order: Index,
         received_at: I64,
         assessed: Assessed | None = None,
+        some: bool | None = None,
     ) -> Found:
         """The events that readings cause.
 
@@ -212,35 +250,36 @@ class Episodes:
         order    intp[rows]: position in the batch of each row
         received_at  int64[batch], µs
         assessed  what the rule judged in place of the value; None: the value itself
+        some     whether any of the classes is above 0; None where that is not known
         """
-        index = _concerned(rows, classes, self._state[f"{rule.name}_phase"], self._limits["alert"])
+        if not self._count[rule.name] and not (classes.any() if some is None else some):
+            return []
+        name, state, sign = rule.name, self._state, self._sign[rule.name]
+        said = rows.value if assessed is None else assessed.value
+        standing = Standing(
+            state[f"{name}_phase"],
+            state[f"{name}_steady"],
+            state[f"{name}_peak"],
+            sign,
+            self._limits["alert"],
+        )
+        index = _with_news(rows, classes, said, standing)
         if not len(index):
             return []
-        point = rows.point[index]
-        value = rows.value[index] if assessed is None else assessed.value[index]
+        point, value = rows.point[index], said[index]
         limit = np.full(len(index), np.nan) if assessed is None else assessed.limit[index]
-        height = value * self._sign[rule.name][point]
-        course = Course(
-            rule, point, rows.time[index], value, limit, height, fresh(index), order[index], received_at
+        columns = rows.time[index], value, limit, value * sign[point]
+        return self._runs(
+            Course(rule, point, *columns, fresh(index), order[index], received_at), classes[index]
         )
-        return self._runs(course, classes[index])
 
     def _runs(self, course: Course, classes: U8) -> Found:
-        """Cut the course where point or class changes, and look only at runs that may say something new."""
-        name, point = course.rule.name, course.point
+        """Cut the course where point or class changes."""
+        point = course.point
+        found: Found = []
         begin = np.flatnonzero(np.append(True, (point[1:] != point[:-1]) | (classes[1:] != classes[:-1])))
         end = np.append(begin[1:], len(point))
-        of, cls = point[begin], classes[begin]
-        worst = np.fmax.reduceat(course.height, begin)
-        again = of[1:] == of[:-1]
-        quiet = ~(np.append(False, again) | np.append(again, False))
-        steady = self._state[f"{name}_steady"][of]
-        quiet &= (steady != 0) & (steady == cls)
-        peak = self._state[f"{name}_peak"]
-        peak[of[quiet]] = np.fmax(peak[of[quiet]], worst[quiet])
-        found: Found = []
-        loud = np.flatnonzero(~quiet)
-        for c, b, e in zip(cls[loud].tolist(), begin[loud].tolist(), end[loud].tolist(), strict=True):
+        for c, b, e in zip(classes[begin].tolist(), begin.tolist(), end.tolist(), strict=True):
             self._run(course, c, b, e, found)
         return found
 
@@ -252,6 +291,7 @@ class Episodes:
             if cls == 0:
                 return
             episode = self.open[rule, point] = Episode(rule, point, onset=int(course.time[begin]))
+            self._count[rule] += 1
         self._turn(episode, Signal.CROSSED if cls else Signal.BACK)
         confirm = int(self._limits["confirm"][point]) if course.rule.confirms else 1
         course.begin = seen = begin
@@ -363,6 +403,7 @@ class Episodes:
         if episode.phase is Phase.NORMAL:
             state[f"{rule}_peak"][point] = -np.inf
             del self.open[(rule, point)]
+            self._count[rule] -= 1
 
     def begin(
         self,
@@ -412,6 +453,7 @@ class Episodes:
         episode.level = 0
         self._turn(episode, Signal.CLEARED)
         if rule.name in self._sign:
+            self._count[rule.name] -= 1
             self._state[f"{rule.name}_phase"][subject] = Phase.NORMAL
             self._state[f"{rule.name}_steady"][subject] = 0
             self._state[f"{rule.name}_peak"][subject] = -np.inf
@@ -432,6 +474,7 @@ class Episodes:
             episode = Episode(**{**one, **kept})
             if episode.rule in self._book:
                 self.open[(episode.rule, episode.subject)] = episode
+        self._count = Counter(rule for rule, _ in self.open)
 
 
 def _number(saved: float | None) -> float:

@@ -26,12 +26,18 @@ class WallClock:
 
     def __init__(self, time_zone: str) -> None:
         self._changes, self._offsets = _table(time_zone)
+        self._steady_from = int(self._changes[-1]) if len(self._changes) else np.iinfo(np.int64).min
+        self._steady_us = int(self._offsets[-1])
 
     def offset_us(self, time: I64) -> int | I64:
         """Local less UTC at ``time`` (int64[n] µs UTC, n >= 1): an int if it is the same for all, else int64[n]."""
-        if len(self._offsets) == 1:
-            return int(self._offsets[0])
-        low, high = np.searchsorted(self._changes, (time.min(), time.max()), side="right")
+        return self.offset_within(time, int(time.min()), int(time.max()))
+
+    def offset_within(self, time: I64, least: int, greatest: int) -> int | I64:
+        """The same where the least and greatest time are known."""
+        if least >= self._steady_from:
+            return self._steady_us
+        low, high = np.searchsorted(self._changes, (least, greatest), side="right")
         if low == high:
             return int(self._offsets[low])
         return self._offsets[np.searchsorted(self._changes, time, side="right")]

@@ -14,7 +14,7 @@ import numpy as np
 from anomaly.checks.rows import Bool, Index, last_rows, segments, shifted
 from anomaly.state import State
 from storage.batch import F64, I32, I64, U8, RawBatch, stable_order
-from storage.fast import IS_COMPILED, compiled
+from storage.fast import IS_COMPILED, compiled, unsigned
 
 MAIN: Final = 0
 LATE: Final = 1
@@ -147,7 +147,7 @@ def _each(
     verdict: U8,
 ) -> None:
     for i in range(len(point)):
-        p = point[i]
+        p = unsigned(point[i])
         if time[i] > last_t[p]:
             verdict[i] = MAIN
             last_received[p] = received_at[i]

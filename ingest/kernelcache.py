@@ -11,15 +11,18 @@ import sys
 from hashlib import blake2b
 from pathlib import Path
 
-ROOM = Path(__file__).resolve().parent / "kernels"
+ROOT = Path(__file__).resolve().parent.parent
+ROOMS = ("ingest/kernels", "anomaly/checks")
+"""Whose functions are compiled into those of other files."""
 
 
 def digest() -> str:
     """Of every kernel's source and of this Python. numba looks at the date of a function's own file alone: one it
     calls from another file could change, or an upgrade keep an old date, and the old machine code would run."""
     found = blake2b(sys.version.encode(), digest_size=6)
-    for path in sorted(ROOM.glob("*.py")):
-        found.update(path.read_bytes())
+    for room in ROOMS:
+        for path in sorted((ROOT / room).glob("*.py")):
+            found.update(path.read_bytes())
     return found.hexdigest()
 
 

@@ -11,6 +11,11 @@ from collections.abc import Callable
 from importlib import import_module
 from typing import Any
 
+import numpy as np
+
+unsigned: Any = np.uint64
+"""Of an index that is never negative: whether it counts from the end is then not looked at, each time it is used."""
+
 
 def _as_it_stands(function: Callable[..., Any]) -> Callable[..., Any]:
     return function

@@ -9,7 +9,7 @@ from __future__ import annotations
 import numpy as np
 
 from anomaly.checks.rows import F64, I64, U8, Arrays, Bool, Field, Index, RowCheck, Rows, fill_forward
-from storage.fast import compiled
+from storage.fast import compiled, inlined, unsigned
 from storage.flags import SUSPECT
 
 
@@ -56,6 +56,18 @@ def _loop(rows: Rows, limits: Arrays, state: Arrays) -> U8:
     return classes
 
 
+@inlined
+def stands_still(value: float, before: float, skip_zero: bool) -> bool:
+    """Whether one reading goes on as the one before did."""
+    return value == before and not (value == 0 and skip_zero)
+
+
+@inlined
+def longer(still: int, passed: int, silence_us: int) -> int:
+    """How long a point has stood still after ``passed`` more, all in µs."""
+    return still + (passed if passed <= silence_us else 0)
+
+
 @compiled
 def _each(
     point: Index,
@@ -70,11 +82,9 @@ def _each(
     classes: U8,
 ) -> None:
     for i in range(len(point)):
-        p = point[i]
-        still = 0
-        if value[i] == before[i] and not (value[i] == 0 and skip_zero[p]):
-            passed = time[i] - before_time[i]
-            still = flat_us[p] + (passed if passed <= silence_us[p] else 0)
+        p = unsigned(point[i])
+        same = stands_still(value[i], before[i], skip_zero[p])
+        still = longer(flat_us[p], time[i] - before_time[i], silence_us[p]) if same else 0
         flat_us[p] = still
         classes[i] = still >= limit[p] and limit[p] > 0
 

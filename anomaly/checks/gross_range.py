@@ -8,7 +8,7 @@ from __future__ import annotations
 import numpy as np
 
 from anomaly.checks.rows import F64, U8, Arrays, Index, RowCheck, Rows
-from storage.fast import compiled
+from storage.fast import compiled, inlined, unsigned
 from storage.flags import FAIL
 
 
@@ -28,11 +28,17 @@ def _loop(rows: Rows, limits: Arrays, state: Arrays) -> U8:
     return classes
 
 
+@inlined
+def outside(value: float, low: float, high: float) -> bool:
+    """The comparison itself, of one reading."""
+    return (value < low) | (value > high)
+
+
 @compiled
 def _each(point: Index, value: F64, low: F64, high: F64, classes: U8) -> None:
     for i in range(len(point)):
-        p = point[i]
-        classes[i] = value[i] < low[p] or value[i] > high[p]
+        p = unsigned(point[i])
+        classes[i] = outside(value[i], low[p], high[p])
 
 
 CHECK = RowCheck("gross_range", FAIL, gross_range, stateful=False, loop=_loop)

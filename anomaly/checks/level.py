@@ -9,7 +9,7 @@ from __future__ import annotations
 import numpy as np
 
 from anomaly.checks.rows import F64, U8, Arrays, Bool, Field, Index, RowCheck, Rows, fill_forward
-from storage.fast import compiled
+from storage.fast import compiled, inlined, unsigned
 from storage.flags import GOOD
 
 LEVELS = 4
@@ -81,22 +81,27 @@ def _loop(rows: Rows, limits: Arrays, state: Arrays) -> U8:
     return classes
 
 
+@inlined
+def entered(mask: int, k: int, signed: float, level: float, gap: float) -> int:
+    """The mask of entered levels after one reading is held against level ``k``."""
+    if signed >= level:
+        return mask | 1 << k
+    return mask & ~(1 << k) if signed < level - gap else mask
+
+
 @compiled
 def _each(
     point: Index, value: F64, sign: F64, first: F64, levels: F64, gap: F64, level_mask: U8, classes: U8
 ) -> None:
     for i in range(len(point)):
-        p = point[i]
+        p = unsigned(point[i])
         signed, mask = value[i] * sign[p], level_mask[p]
         classes[i] = 0
         # Most points stand below their lowest level and did so before: they are through.
         if mask == 0 and not signed >= first[p]:
             continue
         for k in range(LEVELS):
-            if signed >= levels[k, p]:
-                mask |= 1 << k
-            elif signed < levels[k, p] - gap[p]:
-                mask &= ~(1 << k)
+            mask = entered(mask, k, signed, levels[k, p], gap[p])
             if mask & 1 << k:
                 classes[i] = k + 1
         level_mask[p] = mask

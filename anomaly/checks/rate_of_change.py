@@ -9,7 +9,7 @@ from __future__ import annotations
 import numpy as np
 
 from anomaly.checks.rows import F64, I64, NO_TIME, U8, Arrays, Index, RowCheck, Rows
-from storage.fast import compiled
+from storage.fast import compiled, inlined, unsigned
 from storage.flags import SUSPECT
 
 US_PER_S = 1_000_000
@@ -33,13 +33,19 @@ def _loop(rows: Rows, limits: Arrays, state: Arrays) -> U8:
     return classes
 
 
+@inlined
+def too_fast(time: int, value: float, before_time: int, before: float, rate_max: float) -> bool:
+    """The comparison itself, of one reading with the one before."""
+    passed_us = 0 if before_time == NO_TIME else time - before_time
+    return abs(value - before) * US_PER_S > rate_max * passed_us
+
+
 @compiled
 def _each(
     point: Index, time: I64, value: F64, before_time: I64, before: F64, rate_max: F64, classes: U8
 ) -> None:
     for i in range(len(point)):
-        passed_us = 0 if before_time[i] == NO_TIME else time[i] - before_time[i]
-        classes[i] = abs(value[i] - before[i]) * US_PER_S > rate_max[point[i]] * passed_us
+        classes[i] = too_fast(time[i], value[i], before_time[i], before[i], rate_max[unsigned(point[i])])
 
 
 CHECK = RowCheck("rate_of_change", SUSPECT, rate_of_change, loop=_loop)

@@ -73,6 +73,7 @@ class Rows:
     previous_value: F64
     utc_offset_us: int | I64 = 0
     _last: Index | None = None
+    _span: tuple[int, int] | None = None
 
     def __len__(self) -> int:
         return len(self.point)
@@ -81,6 +82,13 @@ class Rows:
     def local_time(self) -> I64:
         """``time`` as the city's clocks show it, int64[n] µs: for hours of the day and calendar days."""
         return self.time + self.utc_offset_us
+
+    @property
+    def span(self) -> tuple[int, int]:
+        """Least and greatest ``time``; there is at least one row."""
+        if self._span is None:
+            self._span = int(self.time.min()), int(self.time.max())
+        return self._span
 
     @property
     def single(self) -> bool:
@@ -93,6 +101,25 @@ class Rows:
         if self._last is None:
             self._last = self.first if self.single else np.append(self.first[1:], len(self.point)) - 1
         return self._last
+
+    def between(self, begin: int, end: int) -> Rows:
+        """Rows ``begin`` … ``end``, which no point's rows lie across; views of these columns."""
+        if begin == 0 and end == len(self.point):
+            return self
+        of, offset = slice(begin, end), self.utc_offset_us
+        return Rows(
+            self.point[of],
+            self.time[of],
+            self.value[of],
+            self.start[of],
+            # Where every point has one row, groups are numbered as rows are.
+            self.first[: end - begin]
+            if self.single
+            else self.first[slice(*np.searchsorted(self.first, (begin, end)))] - begin,
+            self.previous_time[of],
+            self.previous_value[of],
+            offset if isinstance(offset, int) else offset[of],
+        )
 
     @staticmethod
     def grouped(point: I32, time: I64, value: F64, state: Arrays) -> Rows:

@@ -30,8 +30,6 @@ F32 = npt.NDArray[np.float32]
 ALARM: Final = 7.25
 """Surprise at the alarm line, in nats: beyond about one reading in 1,400, before the gate. The best threshold over the
 tuning suite lay here."""
-VALUE_MAX: Final = 1e100
-"""Larger values count as this: their squares must stay finite."""
 HOUR_US: Final = 3_600_000_000
 CHUNK: Final = 4_096
 """Points worked on at once without numba: their columns fit the second-level cache."""
@@ -47,20 +45,18 @@ def score(rows: Rows, sound: Bool, state: Arrays, compiled: bool = IS_COMPILED) 
     state  FIELDS
     compiled  whether the formulas run compiled; the bits are the same
     """
-    local = rows.local_time
-    low, high = int(local.min()) // HOUR_US, int(local.max()) // HOUR_US
-    hour = np.full(1, low % one.HOURS) if low == high else local // HOUR_US % one.HOURS
-    # -0.0 becomes 0.0: equal numbers shall have equal bits.
-    value = np.minimum(np.maximum(rows.value, -VALUE_MAX), VALUE_MAX) + 0.0
+    hour = _hours(rows)
     found = np.zeros(len(rows))
-    batch = _Batch(rows, value, hour, sound, state, found)
+    batch = _Batch(rows, hour, sound, state, found)
     length = np.ones(len(rows), np.intp) if rows.single else np.diff(rows.first, append=len(rows))
     at = rows.point if rows.single else rows.point[rows.first]
     if compiled:
         known = batch.numbers.reshape(-1, order="F")
         hours, seen = batch.hours.reshape(-1), batch.seen.reshape(-1)
         room = np.empty(one.BLOCK, np.int64), np.empty(one.COLUMNS * one.BLOCK)
-        one.courses(at, rows.first, length, known, hours, seen, rows.time, value, sound, hour, found, *room)
+        one.courses(
+            at, rows.first, length, known, hours, seen, rows.time, rows.value, sound, hour, found, *room
+        )
     else:
         for begin in range(0, len(at), CHUNK):
             of = slice(begin, begin + CHUNK)
@@ -68,12 +64,23 @@ def score(rows: Rows, sound: Bool, state: Arrays, compiled: bool = IS_COMPILED) 
     return (found / ALARM).astype(np.float32)
 
 
+def _hours(rows: Rows) -> I64:
+    """The city's hour of each row; one element where all have the same."""
+    offset = rows.utc_offset_us
+    if isinstance(offset, int):
+        low, high = ((of + offset) // HOUR_US for of in rows.span)
+        if low == high:
+            return np.full(1, low % one.HOURS)
+    hour: I64 = rows.local_time // HOUR_US % one.HOURS
+    return hour if (hour != hour[0]).any() else hour[:1]
+
+
 class _Batch:
     """A batch met without numba. ``hour`` has one element where all rows have the same."""
 
-    def __init__(self, rows: Rows, value: F64, hour: I64, sound: Bool, state: Arrays, found: F64) -> None:
+    def __init__(self, rows: Rows, hour: I64, sound: Bool, state: Arrays, found: F64) -> None:
         self._time = rows.time
-        self._value = value
+        self._value = rows.value
         self._hour = hour
         self._sound = sound
         self._found = found
@@ -123,7 +130,7 @@ class _Batch:
         hours, seen = self.hours.reshape(-1), self.seen.reshape(-1)
         mean, visits = hours[cell], seen[cell]
         passed_s = (time - known[one.LAST_T]) * 1e-6
-        after, mean, said = columns_turn(known, self._value[row], passed_s, mean, visits)
+        after, mean, said = columns_turn(known, _bounded(self._value[row]), passed_s, mean, visits)
         self._found[row] = said
         visits = np.minimum(visits, one.HOUR_SEEN_MAX - 1) + np.uint16(1)
         if learns is not None:
@@ -131,6 +138,12 @@ class _Batch:
         hours[cell], seen[cell] = mean, visits
         for k, column in enumerate((*after, time)):
             np.copyto(known[k], column, where=True if learns is None else learns)
+
+
+def _bounded(value: F64) -> F64:
+    """``surprise.bounded`` of a column."""
+    found: F64 = np.minimum(np.maximum(value, -one.VALUE_MAX), one.VALUE_MAX) + 0.0
+    return found
 
 
 def _thaw(known: F64, time: F64, sound: Bool) -> Bool:

@@ -10,7 +10,7 @@ from __future__ import annotations
 import numpy as np
 
 from anomaly.checks.rows import F64, U8, Arrays, Field, Index, RowCheck, Rows
-from storage.fast import compiled
+from storage.fast import compiled, inlined, unsigned
 from storage.flags import SUSPECT
 
 
@@ -73,13 +73,19 @@ def _loop(rows: Rows, limits: Arrays, state: Arrays) -> U8:
     return classes
 
 
+@inlined
+def stands_apart(value: float, before: float, base: float, most: float) -> bool:
+    """Whether one reading is a spike; ``base`` as in the state."""
+    # NaN compares as not near: without a base the step alone decides.
+    return abs(value - before) > most and not abs(value - base) <= most
+
+
 @compiled
 def _each(point: Index, value: F64, before: F64, most: F64, spike_base: F64, classes: U8) -> None:
     for i in range(len(point)):
-        p = point[i]
+        p = unsigned(point[i])
         base = spike_base[p]
-        # NaN compares as not near: without a base the step alone decides.
-        classes[i] = abs(value[i] - before[i]) > most[p] and not abs(value[i] - base) <= most[p]
+        classes[i] = stands_apart(value[i], before[i], base, most[p])
         if classes[i]:
             spike_base[p] = before[i] if np.isnan(base) else base
         elif not np.isnan(base):

@@ -16,7 +16,7 @@ from types import FunctionType
 from typing import Final
 
 from anomaly.checks.rows import Field
-from storage.fast import IS_COMPILED, compiled, inlined
+from storage.fast import IS_COMPILED, compiled, inlined, unsigned
 
 BEAT_S_MIN: Final = 60.0
 """All memories are counted in beats: the point's own interval, but at least a minute, so that a sensor of 1 Hz has a
@@ -41,6 +41,8 @@ STEP_WEIGHT: Final = 0.75
 CLIP: Final = 4.5
 """In deviations: more of a reading is not learned, so an outlier moves no baseline."""
 CLIP_FROM: Final = 10.0
+VALUE_MAX: Final = 1e100
+"""Larger values count as this: their squares must stay finite."""
 Z_MAX: Final = 50.0
 """A constant that changes is infinitely surprising; this much is enough."""
 SPREAD_FLOOR: Final = 1e-3
@@ -102,6 +104,12 @@ FIELDS: Final = (
 )
 """score: the numbers above, two cache lines a point. score_hour, score_hour_seen: mean and readings by hour of the
 city's day."""
+
+
+@inlined
+def bounded(value: float) -> float:
+    """A value as it is judged. -0.0 becomes 0.0: equal numbers shall have equal bits."""
+    return min(max(value, -VALUE_MAX), VALUE_MAX) + 0.0
 
 
 @inlined
@@ -240,16 +248,18 @@ def abreast(
     """One sound reading of each of the first ``here`` of ``groups``, whose numbers are columns while the formulas run:
     several points in one instruction. column  room for COLUMNS * BLOCK numbers
     """
-    width = len(known) // NUMBERS
+    width, several = unsigned(len(known) // NUMBERS), len(hour) > 1
+    cell = unsigned(hour[0]) * width
     for i in range(here):
-        group = groups[i]
-        point, row = points[group], first[group]
-        at = point * NUMBERS
+        group = unsigned(groups[i])
+        point, row = unsigned(points[group]), unsigned(first[group])
+        at = point * unsigned(NUMBERS)
         for k in range(NUMBERS):
-            column[k * BLOCK + i] = known[at + k]
-        cell = (hour[0] if len(hour) == 1 else hour[row]) * width + point
-        column[X * BLOCK + i], column[NOW * BLOCK + i] = value[row], float(time[row])
-        column[MEAN * BLOCK + i], column[VISITS * BLOCK + i] = hours[cell], float(seen[cell])
+            column[k * BLOCK + i] = known[at + unsigned(k)]
+        if several:
+            cell = unsigned(hour[row]) * width
+        column[X * BLOCK + i], column[NOW * BLOCK + i] = bounded(value[row]), float(time[row])
+        column[MEAN * BLOCK + i], column[VISITS * BLOCK + i] = hours[cell + point], float(seen[cell + point])
     for i in range(here):
         passed_s = (column[NOW * BLOCK + i] - column[LAST_T * BLOCK + i]) * 1e-6
         said, mean = turn(
@@ -264,15 +274,16 @@ def abreast(
         )
         column[X * BLOCK + i], column[MEAN * BLOCK + i] = said, mean
     for i in range(here):
-        group = groups[i]
-        point, row = points[group], first[group]
-        at = point * NUMBERS
+        group = unsigned(groups[i])
+        point, row = unsigned(points[group]), unsigned(first[group])
+        at = point * unsigned(NUMBERS)
         for k in range(LAST_T):
-            known[at + k] = column[k * BLOCK + i]
-        known[at + LAST_T] = column[NOW * BLOCK + i]
-        cell = (hour[0] if len(hour) == 1 else hour[row]) * width + point
-        found[row], hours[cell] = column[X * BLOCK + i], column[MEAN * BLOCK + i]
-        seen[cell] = min(seen[cell] + 1, HOUR_SEEN_MAX)
+            known[at + unsigned(k)] = column[k * BLOCK + i]
+        known[at + unsigned(LAST_T)] = column[NOW * BLOCK + i]
+        if several:
+            cell = unsigned(hour[row]) * width
+        found[row], hours[cell + point] = column[X * BLOCK + i], column[MEAN * BLOCK + i]
+        seen[cell + point] = min(seen[cell + point] + 1, HOUR_SEEN_MAX)
 
 
 @compiled
@@ -305,10 +316,11 @@ def courses(
     for group in range(len(points)):
         point = points[group]
         at = point * NUMBERS
-        calm = length[group] == 1 and sound[first[group]] and known[at + FROZEN] == SOUND
-        if calm and known[at + N] > 0.0 and len(groups) == BLOCK:
-            cell = hour[0] * width + point
-            fetched += known[at + NUMBERS // 2] + hours[cell] + seen[cell]
+        of = unsigned(at)
+        calm = length[group] == 1 and sound[unsigned(first[group])] and known[of + unsigned(FROZEN)] == SOUND
+        if calm and known[of + unsigned(N)] > 0.0 and len(groups) == BLOCK:
+            there = unsigned(hour[0] * width + point)
+            fetched += known[of + unsigned(NUMBERS // 2)] + hours[there] + seen[there]
             groups[here] = group
             here += 1
             if here == BLOCK:
@@ -325,7 +337,7 @@ def courses(
             cell = (hour[0] if len(hour) == 1 else hour[row]) * width + point
             passed_s = (now - known[at + LAST_T]) * 1e-6
             visits = float(seen[cell])
-            said, mean = turn(known, at, 1, value[row], passed_s, hours[cell], visits, learns)
+            said, mean = turn(known, at, 1, bounded(value[row]), passed_s, hours[cell], visits, learns)
             found[row] = said
             if learns:
                 known[at + LAST_T], hours[cell], seen[cell] = now, mean, min(seen[cell] + 1, HOUR_SEEN_MAX)
@@ -338,8 +350,8 @@ def plain_courses() -> Callable[..., float]:
     """``courses`` and all it calls as plain Python, also where numba is installed."""
     if not IS_COMPILED:
         return courses
-    names = dict(globals())
-    for function in (pace_of, tail_of, clipped, turn, learns_from, abreast, courses):
+    names = {**globals(), "unsigned": int}
+    for function in (bounded, pace_of, tail_of, clipped, turn, learns_from, abreast, courses):
         source = function.py_func  # type: ignore[attr-defined]
         names[source.__name__] = FunctionType(source.__code__, names)
     found: Callable[..., float] = names["courses"]

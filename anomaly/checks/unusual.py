@@ -12,7 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from anomaly.checks.rows import I64, NO_TIME, U8, Arrays, Bool, Field, Index, Rows, fill_forward
-from storage.fast import IS_COMPILED, compiled
+from storage.fast import IS_COMPILED, compiled, inlined, unsigned
 
 ALARM_LINE: Final = 1.0
 HOLD_US: Final = 30 * 60 * 1_000_000
@@ -50,14 +50,20 @@ def unusual(
     return found
 
 
+@inlined
+def still_unusual(time: int, newest: int) -> bool:
+    """Whether a row is counted to the newest alarm, NO_TIME for none."""
+    return newest != NO_TIME and time - newest < HOLD_US
+
+
 @compiled
 def _each(
     point: Index, time: I64, score: npt.NDArray[np.float32], wanted: Bool, newest: I64, classes: U8
 ) -> None:
     for i in range(len(point)):
-        p = point[i]
+        p = unsigned(point[i])
         if score[i] >= ALARM_LINE and wanted[p]:
             newest[p] = time[i]
-        classes[i] = newest[p] != NO_TIME and time[i] - newest[p] < HOLD_US
+        classes[i] = still_unusual(time[i], newest[p])
         if not classes[i]:
             newest[p] = NO_TIME

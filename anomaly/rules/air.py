@@ -140,5 +140,6 @@ RULES = (
         title_zh="空气质量分指数(小时)",
         title_en="air quality index, hourly",
         loop=_loop,
+        of="air_point",
     ),
 )

@@ -49,6 +49,8 @@ class RowRule:
     unit, title_zh, title_en   of ``value``, for messages: "mm", "1小时雨量", "rain in 1 h"
     loop      the same as ``judge`` as one compiled loop over the rows, where numba is there; None where it leaves these
               rows, and the state as it was, to ``judge``
+    of        name of its bool[points] limit: of all other points it says nothing, and it need not be shown their rows;
+              "" for a rule over all points
     alert_class  "event" the city, "fault" our view of it
     """
 
@@ -60,6 +62,7 @@ class RowRule:
     title_zh: str = ""
     title_en: str = ""
     loop: Callable[[Rows, Arrays, Arrays], Assessed | None] | None = None
+    of: str = ""
     alert_class: str = "event"
 
     def fastest(self, rows: Rows, limits: Arrays, state: Arrays) -> Assessed:

@@ -15,7 +15,7 @@ import numpy.typing as npt
 from anomaly.checks.rows import F64, I64, U8, Arrays, Bool, Field, Index, Rows
 from anomaly.rules.base import Assessed
 from anomaly.rules.parts import I32, Part, nothing
-from storage.fast import compiled
+from storage.fast import compiled, unsigned
 
 PER_UNIT: Final = 1000
 """Means are taken of whole thousandths, so that no sum depends on the order of additions."""
@@ -95,12 +95,14 @@ def _goes_on(
 ) -> int:
     met = 0
     for i in range(len(point)):
-        if mask[point[i]] and block[place[point[i]]] != (time[i] + offset_us) // span_us:
+        p = unsigned(point[i])
+        if mask[p] and block[unsigned(place[p])] != (time[i] + offset_us) // span_us:
             return -1
     for i in range(len(point)):
-        if not mask[point[i]]:
+        p = unsigned(point[i])
+        if not mask[p]:
             continue
-        at = place[point[i]]
+        at = unsigned(place[p])
         met += 1
         if energy:
             total[at] += np.int64(np.rint(10.0 ** (min(max(value[i], 0.0), DB_MAX) / 10.0)))

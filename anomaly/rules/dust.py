@@ -127,6 +127,7 @@ RULES = (
         title_zh="工地扬尘15分钟均值",
         title_en="site dust, mean of 15 min",
         loop=_loop,
+        of="dust_point",
     ),
     TickRule(
         "dust_excess",

@@ -28,7 +28,7 @@ from anomaly.rules.parts import (
     spread,
 )
 from anomaly.rules.tables import entries
-from storage.fast import compiled
+from storage.fast import compiled, unsigned
 from storage.points import PointTable
 
 HOUR_US: Final = 3_600_000_000
@@ -129,7 +129,7 @@ def _loop(rows: Rows, limits: Arrays, state: Arrays) -> Assessed | None:
 def _any_of(point: Index, mask: Bool, slow: Bool) -> bool:
     found = False
     for i in range(len(point)):
-        found = found or (mask[point[i]] and slow[point[i]])
+        found = found or (mask[unsigned(point[i])] and slow[unsigned(point[i])])
     return found
 
 
@@ -149,9 +149,10 @@ def _peaks(
     said_limit: F64,
 ) -> None:
     for i in range(len(point)):
-        if not mask[point[i]] or classes[i] != 0:
+        p = unsigned(point[i])
+        if not mask[p] or classes[i] != 0:
             continue
-        peak_at = night[point[i]] + peak_above
+        peak_at = night[p] + peak_above
         hour = (time[i] + offset_us) // HOUR_US % 24
         if value[i] > peak_at and (hour >= from_h or hour < to_h):
             classes[i], said[i], said_limit[i] = 1, value[i], peak_at
@@ -188,5 +189,6 @@ RULES = (
         title_zh="噪声等效声级",
         title_en="equivalent noise level",
         loop=_loop,
+        of="noise_point",
     ),
 )

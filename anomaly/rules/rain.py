@@ -21,7 +21,7 @@ from anomaly.rules.parts import I32, LEVELS, Part, latched, nothing, of_kinds, p
 from anomaly.rules.rings import ALL, NO_SPAN, Spans, spans
 from anomaly.rules.settings import FlashSettings, RuleSettings
 from anomaly.rules.tables import entries
-from storage.fast import compiled
+from storage.fast import compiled, unsigned
 from storage.points import PointTable
 
 HOURS: Final = (1, 3, 6, 12, 24)
@@ -185,8 +185,8 @@ def _gauges(point: Index, mask: Bool, counts: Bool) -> int:
     """How many rows are of gauges, -1 where one of them is a counter."""
     met = 0
     for i in range(len(point)):
-        if mask[point[i]]:
-            if counts[point[i]]:
+        if mask[unsigned(point[i])]:
+            if counts[unsigned(point[i])]:
                 return -1
             met += 1
     return met
@@ -214,29 +214,29 @@ def _each(
     said_limit: F64,
 ) -> None:
     for i in range(len(point)):
-        p = point[i]
+        p = unsigned(point[i])
         if not mask[p]:
             continue
-        at = place[p]
+        at = unsigned(place[p])
         told = np.int64(np.rint(min(max(value[i], 0.0), COUNTER_MM_MAX) * PER_MM))
         total[at] += told if told <= READING_MM_MAX * PER_MM else 0
         counter[at], spoke[at] = told, time[i]
         span, was = (time[i] - 1) // SPAN_US, newest[at]
         if span != was and was != NO_SPAN:
             for b in range(max(was + 1, span - SPANS + 1), span):
-                ring[b % SPANS, at] = ring[was % SPANS, at]
+                ring[unsigned(b % SPANS), at] = ring[unsigned(was % SPANS), at]
         now = np.int32(total[at])
-        ring[span % SPANS, at], newest[at] = now, span
-        day = np.int64(np.int32(now - ring[(span - 12 * HOURS[-1]) % SPANS, at]))
+        ring[unsigned(span % SPANS), at], newest[at] = now, span
+        day = np.int64(np.int32(now - ring[unsigned((span - 12 * HOURS[-1]) % SPANS), at]))
         value_mm, limit, enter, stay = day / PER_MM, np.nan, 0, 0
         if day >= lowest[p] - gap:
             best = -np.inf
             share_max = 0.0
             for w in range(len(HOURS)):
-                sum_w = np.int64(np.int32(now - ring[(span - 12 * HOURS[w]) % SPANS, at]))
+                sum_w = np.int64(np.int32(now - ring[unsigned((span - 12 * HOURS[w]) % SPANS), at]))
                 share_max = max(share_max, sum_w / steps[table[p], w].min())
             for w in range(len(HOURS)):
-                sum_w = np.int64(np.int32(now - ring[(span - 12 * HOURS[w]) % SPANS, at]))
+                sum_w = np.int64(np.int32(now - ring[unsigned((span - 12 * HOURS[w]) % SPANS), at]))
                 step = steps[table[p], w]
                 reached, least = 0, step.min()
                 for k in range(LEVELS):
@@ -303,5 +303,6 @@ RULES = (
         title_zh="雨量达到暴雨标准(实测)",
         title_en="rain reached a rainstorm step (measured)",
         loop=_loop,
+        of="rain_gauge",
     ),
 )

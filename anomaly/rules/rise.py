@@ -18,7 +18,7 @@ from anomaly.rules.base import Assessed, RowRule
 from anomaly.rules.parts import I32, LEVELS, latched, nothing, of_kinds, part_of, rule_settings, spread
 from anomaly.rules.rings import NO_SPAN, Spans, spans
 from anomaly.rules.travel import FIELDS, keep, linked
-from storage.fast import compiled
+from storage.fast import compiled, unsigned
 from storage.points import PointTable
 
 SPAN_US: Final = 60_000_000
@@ -130,30 +130,33 @@ def _each(
 ) -> int:
     met = 0
     for i in range(len(point)):
-        p = point[i]
+        p = unsigned(point[i])
         if not mask[p]:
             continue
         met += 1
-        at = place[p]
+        at = unsigned(place[p])
         now, second, span = np.float32(value[i] * sign[p]), time[i] // 1_000_000, time[i] // SPAN_US
         was = newest[at]
         if span != was:
             if was != NO_SPAN:
                 # Minutes without a reading take that of the minute before them, as far back as the ring goes.
+                kept = unsigned(was % SPANS)
                 for b in range(max(was + 1, span - SPANS + 1), span):
-                    ring[b % SPANS, at] = ring[was % SPANS, at]
-                    ring_second[b % SPANS, at] = ring_second[was % SPANS, at]
-            ring[span % SPANS, at], ring_second[span % SPANS, at] = now, second
+                    skipped = unsigned(b % SPANS)
+                    ring[skipped, at], ring_second[skipped, at] = ring[kept, at], ring_second[kept, at]
+            slot = unsigned(span % SPANS)
+            ring[slot, at], ring_second[slot, at] = now, second
             newest[at] = span
         enter, stay = 0, 0
         if now >= start[p]:
             slope = np.inf
             for back in BACK:
-                older = ring[(span - back) % SPANS, at]
+                slot = unsigned((span - back) % SPANS)
+                older = ring[slot, at]
                 if not now > older:
                     slope = np.nan
                     break
-                minutes = (second - np.int64(ring_second[(span - back) % SPANS, at])) / 60.0
+                minutes = (second - np.int64(ring_second[slot, at])) / 60.0
                 slope = min(slope, (np.float64(now) - np.float64(older)) / minutes)
             if slope == slope:
                 for k in range(LEVELS):
@@ -228,5 +231,6 @@ RULES = (
         title_zh="距下一级水位时间",
         title_en="time to the next level",
         loop=_loop,
+        of="rise_point",
     ),
 )

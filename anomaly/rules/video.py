@@ -75,6 +75,7 @@ RULES = (
         ),
         title_zh="视频画面异常",
         title_en="picture at fault",
+        of="video_point",
         alert_class="fault",
     ),
 )

@@ -129,5 +129,6 @@ RULES = (
         (Field("water_latch", "u1", 0, of="water_point"),),
         title_zh="水质劣于目标类别",
         title_en="water worse than its target class",
+        of="water_point",
     ),
 )

@@ -61,7 +61,7 @@ class Library:
                 else:
                     broken.append(one[1])
         self._known = known
-        order = sorted(found.values(), key=lambda query: (GROUPS.index(query.head.group), query.name))
+        order = sorted(found.values(), key=_place)
         self.queries, self.broken = {query.name: query for query in order}, broken
 
     def _read(self, path: Path) -> tuple[tuple[int, int], Query | Broken]:
@@ -80,6 +80,11 @@ class Library:
             return stamp, Broken(path.name, f"not UTF-8 (byte {fault.start})")
         except OSError as fault:
             return (0, 0), Broken(path.name, f"cannot be read: {fault.strerror}")
+
+
+def _place(query: Query) -> tuple[int, bool, str]:
+    """By group, what makes a chart first, by name."""
+    return GROUPS.index(query.head.group), query.head.chart is None, query.name
 
 
 def told(query: Query) -> dict[str, Any]:

@@ -13,17 +13,25 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
+from anomaly.engine import Engine
+from anomaly.live import Live
 from anomaly.rules.base import Forecast
+from console.display import City
+from console.server import Console, Marks
+from console.settings import Options
 from ingest.lakelogs import alert_log_table, alerts_table, forecasts_table, quarantine_table
 from storage.compact import Compactor
 from storage.hot import HotTier
 from storage.logs import ParquetLog
 from storage.pointmap import merge
+from storage.points import PointTable
 from storage.query import write_lake_sql
 from storage.records import Event, Refusal
 from storage.schema import ALERT_LOG, ALERTS, FORECASTS, QUARANTINE, REGISTRY
 from storage.sealed import Sealer
 from storage.settings import CompactionSettings, SealedSettings
+from tests.console_city import ZONE, MadeUp, config_of, outbox_of
+from tests.console_client import users_toml
 from tests.events_city import DAY, keep, received, steps_of
 from tests.storage_oracle import finish
 from tests.storage_rows import HOUR, S, batch, registry
@@ -51,7 +59,9 @@ def table() -> pa.Table:
     rows = [(kind, n) for kind in KINDS for n in range(each)]
     columns: dict[str, list[Any]] = {
         "point_id": [point_of(kind, n) for kind, n in rows],
-        "name": [f"{kind} {n}号" for kind, n in rows],
+        "name": [
+            HOSTILE[n] if kind == "waterlogging" and n < len(HOSTILE) else f"{kind} {n}号" for kind, n in rows
+        ],
         "kind": [kind for kind, _ in rows],
         "district": [DISTRICTS[n % 2] for _, n in rows],
         "source": [f"system-{kind}" for kind, _ in rows],
@@ -121,8 +131,8 @@ def alerts_of(now: int) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
     return rows, [{"id": number, **step} for number, step in enumerate(steps)]
 
 
-def fill(root: Path, seed: int = 5) -> int:
-    """The whole lake below ``root``; the moment it is as of, µs."""
+def fill(root: Path, seed: int = 5) -> PointTable:
+    """The whole lake below ``root``, up to now; its points."""
     now = int(time.time()) * S
     numbers = merge(root, table(), now - 2 * DAY)
     hot, sealer = HotTier(root), Sealer(root, SealedSettings())
@@ -147,7 +157,7 @@ def fill(root: Path, seed: int = 5) -> int:
     _logs(root, now, at)
     rng_events = random.Random(seed)
     keep(root, [*received(rng_events, steps_of(rng_events, 1500, now - 50 * DAY, 48)), *projects_of(now)])
-    return now
+    return numbers
 
 
 def _logs(root: Path, now: int, at: dict[str, int]) -> None:
@@ -164,3 +174,21 @@ def _logs(root: Path, now: int, at: dict[str, int]) -> None:
     ids = {number: name for name, number in at.items()}
     log = forecasts_table([(1 << 24, one) for one in made], [ids[n] for n in range(len(ids))], False)
     ParquetLog(root / "lake" / "forecasts", FORECASTS).append(1, 1, log)
+
+
+def sight_console(folder: Path, **options: Any) -> tuple[Console, MadeUp]:
+    """A console over this lake and its points, not started, and the pictures it shows."""
+    config = config_of(folder, 20)
+    root = Path(config.data.dir)
+    root.mkdir(parents=True)
+    engine = Engine(fill(root), config.kinds, config.checks, time_zone=ZONE)
+    live = Live(lambda: 0)
+    live.seed(engine)
+    users = folder / "users.toml"
+    users.write_text(users_toml(wang="operate", lin="view"))
+    given = {"port": 0, "users_file": str(users), **options}
+    city = City("成都", ZONE, config.kinds)
+    console = Console(
+        Options(**given), root, city, live, outbox_of(root), lambda: 0, Marks(engine_version="test")
+    )
+    return console, MadeUp(engine, live)

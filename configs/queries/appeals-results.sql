@@ -22,7 +22,7 @@
 -- hours_to_close = { zh = "办理用时", en = "Until closed", unit = "h" }
 SELECT CASE $by WHEN 'district' THEN district ELSE category END AS name, CAST(sum(appeals) AS BIGINT) AS appeals,
        CAST(sum(closed) AS BIGINT) AS closed,
-       sum(resolution_rate * closed) / nullif(sum(closed) FILTER (resolution_rate IS NOT NULL), 0) AS resolution_rate,
-       sum(satisfaction_rate * closed) / nullif(sum(closed) FILTER (satisfaction_rate IS NOT NULL), 0) AS satisfaction_rate,
+       sum(resolution_rate * solved_answers) / nullif(sum(solved_answers), 0) AS resolution_rate,
+       sum(satisfaction_rate * satisfied_answers) / nullif(sum(satisfied_answers), 0) AS satisfaction_rate,
        sum(hours_to_close * closed) / nullif(sum(closed), 0) AS hours_to_close
 FROM appeals_by($since, now()) GROUP BY name ORDER BY appeals DESC

@@ -29,8 +29,8 @@ export function createAlerts(app) {
     title = h("small");
     muted = h("button.chip", { type: "button", onclick: () => app.dialogs.silences(), hidden: true });
     list = h("div.scroll", { id: "alert-list", role: "list", tabindex: 0, "aria-label": t("alerts") });
-    note = h("p.empty");
-    more = h("p.empty", { hidden: true });
+    note = h("p.empty", { role: "listitem" });
+    more = h("p.empty", { hidden: true, role: "listitem" });
     $("alerts").replaceChildren(h("div.head", {}, h("h2", {}, t("alerts"), title), muted, chips.map((c) => c.chip)), list);
     draw(true);
   }

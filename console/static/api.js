@@ -9,7 +9,7 @@ export class Refused extends Error {
   }
 }
 
-async function ask(path, options = {}) {
+export async function ask(path, options = {}) {
   let answer;
   try {
     answer = await fetch(path, { credentials: "same-origin", ...options });
@@ -22,7 +22,7 @@ async function ask(path, options = {}) {
   throw new Refused(answer.status, said.error ?? answer.statusText, Number(answer.headers.get("Retry-After")) || 0);
 }
 
-const read = async (path, signal) => (await ask(path, { signal })).json();
+export const read = async (path, signal) => (await ask(path, { signal })).json();
 const act = (method, path, body) => ask(path, { method, headers: { "Content-Type": "application/json" }, body: JSON.stringify(body ?? {}) });
 const name = encodeURIComponent;
 /** A point by its id, or by its display index in a registry version. */

@@ -8,7 +8,7 @@ const HEIGHT = 216;
 const DAY_S = 86400;
 let loading = null;
 
-function library() {
+export function library() {
   loading ??= new Promise((done, failed) => {
     document.head.append(h("link", { rel: "stylesheet", href: "/static/vendor/uPlot.min.css" }),
       h("script", { src: "/static/vendor/uPlot.iife.min.js", onload: () => done(globalThis.uPlot), onerror: () => { loading = null; failed(new Error("uPlot")); } }));

@@ -55,6 +55,7 @@ function retitle() {
   const who = $("who");
   who.hidden = false;
   say(who, app.user.anonymous ? t("login") : plain(app.user.name));
+  dressRooms();
   label("who", app.user.anonymous ? t("login") : `${plain(app.user.name)} (${t(app.user.role)}) · ${t("logout")}`);
 }
 
@@ -65,6 +66,7 @@ function rebuild() { // after another language or registry: all words again
   app.tiles.build();
   app.alertList.build();
   if (app.city) { app.layers.build(); app.districts.build(); app.map.relabel(); app.drawer.rebuild(); }
+  rooms.made?.rebuild();
   drawState();
 }
 
@@ -90,6 +92,27 @@ app.drawer = {
   show: async (...what) => (await drawer()).show(...what), close: () => drawer.made?.close(), rebuild: () => drawer.made?.rebuild(), follow: () => drawer.made?.follow(),
   get open() { return drawer.made?.open; },
 };
+// The map, and the rooms beside it: ROOMS[0] is the map alone.
+const rooms = part(async () => (await import("./rooms.js")).createRooms(app)), ROOMS = { map: "roomMap", queries: "roomQueries", supervision: "roomSupervision" };
+const roomNow = () => app.roomLink?.split("/")[0] ?? "map";
+app.roomLink = Object.hasOwn(ROOMS, started.r?.split("/")[0] ?? "") ? started.r : undefined;
+app.go = async (name) => {
+  if (name === "map") { app.roomLink = undefined; rooms.made?.close(); $("city").focus({ preventScroll: true }); } else {
+    if (roomNow() !== name) app.roomLink = name;
+    dressRooms();
+    await (await rooms()).show(name);
+  }
+  dressRooms();
+  app.map.remember();
+};
+function dressRooms() {
+  const nav = $("rooms");
+  nav.hidden = false;
+  nav.setAttribute("aria-label", t("rooms"));
+  if (nav.dataset.lang !== lang()) nav.replaceChildren(...Object.entries(ROOMS).map(([name, word], i) => h("button", { type: "button", "data-room": name, title: String(i + 1), onclick: () => app.go(name) }, t(word))));
+  nav.dataset.lang = lang();
+  for (const b of nav.children) b.setAttribute("aria-current", String(b.dataset.room === roomNow()));
+}
 function dressSearch() {
   $("search").placeholder = t("search");
   for (const id of ["search", "search-list"]) $(id).setAttribute("aria-label", t("search"));
@@ -154,6 +177,7 @@ async function loadCity() {
   if (first && started.p) app.drawer.show(started.p, false);
   if (first && started.at) app.replay(started.at);
   if (app.past) await app.past.settle();
+  if (first && app.roomLink) app.go(roomNow());
 }
 
 // ------------------------------------------------------------------ what is chosen
@@ -221,7 +245,7 @@ function keys(e) {
   if (e.target.matches("input:not([type=checkbox]):not([type=radio]), textarea, select")) return;
   const act = {
     "/": () => { $("search").focus(); $("search").select(); }, n: () => app.alertList.step(1), p: () => app.alertList.step(-1), m: () => $("city").focus(), b: () => app.map.bare(), s: () => app.sound.toggle(), r: () => app.replay(),
-    a: () => app.alertList.chosen && app.dialogs.acknowledge(app.alertList.chosen), "?": () => app.dialogs.help(), 0: () => app.map.fit(), Escape: () => app.drawer.close(),
+    a: () => app.alertList.chosen && app.dialogs.acknowledge(app.alertList.chosen), "?": () => app.dialogs.help(), 0: () => app.map.fit(), Escape: () => app.drawer.close(), 1: () => app.go("map"), 2: () => app.go("queries"), 3: () => app.go("supervision"),
   }[e.key.length === 1 ? e.key.toLowerCase() : e.key];
   if (act && !e.defaultPrevented) { e.preventDefault(); act(); }
 }
@@ -237,7 +261,7 @@ async function start() {
   app.map = createMap(app);
   app.feed = createFeed(tell, () => app.city?.version);
   rebuild();
-  $("theme").onclick = () => { wear(app.theme === "dark" ? "light" : "dark"); app.drawer.rebuild(); app.map.remember(); };
+  $("theme").onclick = () => { wear(app.theme === "dark" ? "light" : "dark"); app.drawer.rebuild(); rooms.made?.rebuild(); app.map.remember(); };
   $("language").onclick = () => { speak(lang() === "zh" ? "en" : "zh"); localStorage.setItem(LANGUAGE, lang()); $("facts").replaceChildren(); rebuild(); app.past?.rebuild(); app.map.remember(); };
   $("sound").onclick = () => app.sound.toggle();
   $("help").onclick = () => app.dialogs.help();

@@ -20,6 +20,7 @@ const WORDS = {
   open: ["未结束 {a}/{b}", "{a}/{b} open"], noAlerts: ["当前没有活动告警", "No active alerts"], noAlertsShown: ["筛选后没有告警", "No alerts match"], more: ["另有 {a} 条", "{a} more"],
   replay: ["回放", "REPLAY"], drill: ["演练", "DRILL"], view: ["查看", "view"], faults: ["设备故障", "Faults"], events: ["城市事件", "Events"], silences: ["静默中 {a} 项", "{a} silences"], bad: ["错误", "bad"], login: ["登录", "Log in"],
   logout: ["退出", "Log out"], operate: ["操作", "operate"], theme: ["切换深浅色", "Dark or light"], language: ["EN", "中"], otherLanguage: ["English", "中文"],
+  rooms: ["页面", "Rooms"], roomMap: ["一张图", "Map"], roomQueries: ["一网通查", "Queries"], roomSupervision: ["一网通督", "Supervision"],
   keys: ["快捷键", "Keys"], notInReplay: ["回放中不能操作,先回到实时", "Not in a replay: go back to live first"], skip: ["跳到告警", "Skip to alerts"],
 };
 

@@ -576,14 +576,16 @@ CREATE OR REPLACE MACRO yuzui_days_between(a, b) AS (epoch_us(b) - epoch_us(a)) 
 
 -- What citizens asked for from since up to until, by district and category, and what became of it by now. Withdrawn and
 -- refused ones count as appeals, not as closed. Rates are of those whose citizen was asked and answered, NULL where nobody
--- was; hours are from the first word to the last closing.
+-- was; hours are from the first word to the last closing. solved_answers and satisfied_answers: how many answered, so that rates of
+-- districts can be put together.
 CREATE OR REPLACE MACRO appeals_by(since, until) AS TABLE
 SELECT district, category, count(*) AS appeals, count(*) FILTER (over IS NULL) AS open,
        count(*) FILTER (over IS NULL AND due < now()) AS overdue, count(*) FILTER (outcome = 'closed') AS closed,
        avg(solved) AS resolution_rate, avg(satisfied) AS satisfaction_rate,
        avg(yuzui_hours_between(opened, assigned)) AS hours_to_assign,
        avg(yuzui_hours_between(opened, over)) FILTER (outcome = 'closed') AS hours_to_close,
-       quantile_cont(yuzui_hours_between(opened, over), 0.9) FILTER (outcome = 'closed') AS hours_to_close_p90
+       quantile_cont(yuzui_hours_between(opened, over), 0.9) FILTER (outcome = 'closed') AS hours_to_close_p90,
+       count(solved) AS solved_answers, count(satisfied) AS satisfied_answers
 FROM yuzui_cases('appeal')
 WHERE opened >= CAST(since AS TIMESTAMPTZ) AND opened < CAST(until AS TIMESTAMPTZ)
 GROUP BY district, category ORDER BY district, category;

@@ -74,7 +74,8 @@ def appeals_by(sent: Sequence[Event]) -> list[Row]:
             (*key, len(cases), sum(c.over is None for c in cases), sum(map(is_late, cases)), len(closed),
              mean(c.number("solved") for c in cases), mean(c.number("satisfied") for c in cases),
              mean(hours(c.opened, c.assigned) for c in cases), mean(closed),
-             quantile([h for h in closed if h is not None], 0.9))
+             quantile([h for h in closed if h is not None], 0.9),
+             sum(c.number("solved") is not None for c in cases), sum(c.number("satisfied") is not None for c in cases))
         )  # fmt: skip
     return found
 

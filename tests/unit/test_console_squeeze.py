@@ -17,6 +17,8 @@ OWN_BYTES_MAX = 40_000
 ON_DEMAND = {
     "parts.css", "words_more.js", "dialogs.js", "drawer.js", "search.js", "tip.js", "chart.js",
     "replay.js", "replay.css", "scrubber.js", "pastday.js", "words_replay.js",
+    "rooms.js", "rooms.css", "words_rooms.js", "room_api.js", "room_chart.js", "room_table.js", "queries.js",
+    "supervise.js", "supervise_projects.js", "supervise_tables.js",
 }  # fmt: skip
 
 

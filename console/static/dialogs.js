@@ -108,9 +108,9 @@ export function createDialogs(app) {
   }
 
   function help() {
-    const keys = [["/", "keySearch"], ["N  P", "keyNext"], ["A", "keyAck"], ["0", "keyCity"], ["M", "keyMap"], ["B", "keyPanels"], ["S", "keySound"], ["R", "keyReplay"], ["?", "keyHelp"], ["Esc", "keyEsc"]];
+    const keys = [["/", "keySearch"], ["N  P", "keyNext"], ["A", "keyAck"], ["0", "keyCity"], ["M", "keyMap"], ["B", "keyPanels"], ["S", "keySound"], ["R", "keyReplay"], ["1 2 3", "keyRooms"], ["J  K", "keyWalk"], ["?", "keyHelp"], ["Esc", "keyEsc"]];
     const { node } = show(t("keys"), h("div.inside", {}, h("h2", {}, t("keys")), h("div.keys", {}, keys.flatMap(([k, what]) => [h("span", {}, h("kbd", {}, k)), h("span", {}, t(what))])),
-      h("p", {}, t("mapHelp")), h("div.actions", {}, h("button.button", { type: "button", onclick: () => node.close() }, t("close")))));
+      h("p", {}, t("mapHelp")), h("p", {}, h("a", { href: "/static/duty.html", target: "_blank", rel: "noopener" }, t("dutySheet"))), h("div.actions", {}, h("button.button", { type: "button", onclick: () => node.close() }, t("close")))));
   }
 
   /** Asks for name and password until the server knows them; the user, or null where it was closed. */

@@ -20,7 +20,8 @@ learn({
   wrong: ["用户名或密码不对", "Wrong user name or password"], tooOften: ["尝试过多,请在 {a} 后再试", "Too many attempts: try again in {a}"],
   unreachable: ["连不上服务器", "The server cannot be reached"], keySearch: ["搜索", "Search"], keyNext: ["下一个 / 上一个告警", "Next / previous alarm"],
   keyMap: ["移到地图", "To the map"], keyPanels: ["收起或展开面板", "Panels"], keySound: ["静音", "Mute"], keyReplay: ["回放,再按回到实时", "Replay, and back to live"], keyAck: ["确认所选告警", "Acknowledge the chosen alert"],
-  keyCity: ["全市视野", "Whole city"], keyHelp: ["本帮助", "This help"], keyEsc: ["关闭", "Close"],
+  keyCity: ["全市视野", "Whole city"], keyRooms: ["一张图、一网通查、一网通督", "Map, queries, supervision"], keyWalk: ["下一个 / 上一个工地或查询", "Next / previous site or query"], dutySheet: ["值班一页纸(可打印)", "Duty sheet, to print (in Chinese)"],
+  keyHelp: ["本帮助", "This help"], keyEsc: ["关闭", "Close"],
 });
 
 /** What went wrong, as a person should read it. */

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from html.parser import HTMLParser
 from pathlib import Path
 
 from console.queryfiles import GROUPS, read
@@ -33,6 +34,44 @@ def test_check_takes_the_pages_query_and_names_a_broken_one(tmp_path: Path) -> N
     assert 'query broken.sql: Binder Error: Referenced column "valeu" not found' in done.stderr
     assert "query headless.sql: it must begin with a comment" in done.stderr
     assert "mine.sql" not in done.stderr
+
+
+class _Chunks(HTMLParser):
+    """Texts of headings, paragraphs, items and cells, in order."""
+
+    WANTED = frozenset({"h1", "h2", "p", "li", "th", "td"})
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.found: list[str] = []
+        self._open = False
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        if tag in self.WANTED:
+            self._open = True
+            self.found.append("")
+
+    def handle_endtag(self, tag: str) -> None:
+        self._open = self._open and tag not in self.WANTED
+
+    def handle_data(self, data: str) -> None:
+        if self._open:
+            self.found[-1] += data
+
+
+def test_the_duty_sheet_on_the_page_says_what_the_document_says() -> None:
+    chunks = _Chunks()
+    chunks.feed((ROOT / "console" / "static" / "duty.html").read_text("utf-8"))
+    wanted = []
+    for line in (ROOT / "docs" / "duty.zh.md").read_text("utf-8").splitlines():
+        if line.startswith("|---"):
+            continue
+        if line.startswith("|"):
+            wanted += [cell.strip() for cell in line.strip().strip("|").split("|")]
+        elif line.strip():
+            wanted.append(re.sub(r"^(#+|\d+\.|-) ", "", line))
+    assert chunks.found == wanted
+    assert len(wanted) > 80
 
 
 def test_the_page_names_every_group_and_type_and_how_many_come_along() -> None:

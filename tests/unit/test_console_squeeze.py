@@ -18,7 +18,7 @@ ON_DEMAND = {
     "parts.css", "words_more.js", "dialogs.js", "drawer.js", "search.js", "tip.js", "chart.js",
     "replay.js", "replay.css", "scrubber.js", "pastday.js", "words_replay.js",
     "rooms.js", "rooms.css", "words_rooms.js", "room_api.js", "room_chart.js", "room_table.js", "queries.js",
-    "supervise.js", "supervise_projects.js", "supervise_tables.js",
+    "supervise.js", "supervise_projects.js", "supervise_tables.js", "duty.js", "duty.css",
 }  # fmt: skip
 
 

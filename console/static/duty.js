@@ -1,0 +1,2 @@
+// The duty sheet: its one button.
+document.getElementById("print").onclick = () => print();

@@ -21,6 +21,7 @@ from pathlib import Path
 from aiohttp import web
 
 from anomaly.alerts.outbox import Outbox
+from anomaly.alerts.outboxfile import SCHEMA_VERSION
 from anomaly.alerts.signature import keys_of
 from anomaly.engine import Engine
 from anomaly.live import Live
@@ -47,6 +48,7 @@ from ingest.warmwire import warm_wire
 from ingest.wire import Wire
 from storage import pointmap, query, snapshot
 from storage.certificates import Certificates, ServerTls, server_files
+from storage.formats import FolderNewer, refuse_newer_files
 from storage.growth import LakeNewer, refuse_newer
 from storage.hot import HotTier
 from storage.journal_reader import JournalReader
@@ -58,7 +60,8 @@ from storage.records import Control, Gap
 from storage.recovery import Damage
 from storage.restore import NotFinished, refuse_unfinished
 from storage.schema import ALERT_LOG, ALERTS, EVENTS, FORECASTS, QUARANTINE
-from storage.segment import list_segments
+from storage.segment import JournalNewer, list_segments
+from storage.snapshot import SnapshotNewer
 from storage.tail import Feed
 
 log = logging.getLogger("yuzui.engine")
@@ -158,8 +161,9 @@ class App:
         self.after_kill = (self.root / ENGINE_FILE).exists()
         try:
             refuse_unfinished(self.root)
+            refuse_newer_files(self.root, SCHEMA_VERSION)
             refuse_newer(self.root)
-        except (LakeNewer, NotFinished) as newer:
+        except (LakeNewer, FolderNewer, NotFinished) as newer:
             self._lock.__exit__(None, None, None)
             raise CannotStart(str(newer)) from newer
         # First of all: it starts beside the reading of the registry.
@@ -168,6 +172,9 @@ class App:
         )
         try:
             await self._start()
+        except (JournalNewer, SnapshotNewer) as newer:
+            await self._give_up()
+            raise CannotStart(str(newer)) from newer
         except BaseException:
             await self._give_up()
             raise
@@ -413,6 +420,8 @@ class App:
 
     def _watch(self) -> None:
         for part in (self.judge, self.tiers):
+            if isinstance(part.failure, JournalNewer):
+                raise CannotStart(str(part.failure)) from part.failure
             if part.failure is not None:
                 raise EngineFailed(f"{part.name} ended: {part.failure!r}")
         for task in self._tasks:

@@ -15,6 +15,7 @@ from typing import Final
 import pyarrow as pa
 
 from storage.fsync import fsync_dir, replace_durably
+from storage.schema import with_metadata
 
 SUFFIX: Final = ".replay"
 SCHEMA: Final = pa.schema(
@@ -60,8 +61,9 @@ def spool(root: Path, messages: Sequence[Spooled]) -> Path:
     table = pa.table(columns, schema=SCHEMA)
     name = f"{time.time_ns():020d}-{os.getpid()}{SUFFIX}"
     tmp = folder / f".{name}.tmp"
-    with pa.OSFile(str(tmp), "wb") as file, pa.ipc.new_file(file, SCHEMA) as writer:
-        writer.write_table(table)
+    schema = with_metadata(SCHEMA)
+    with pa.OSFile(str(tmp), "wb") as file, pa.ipc.new_file(file, schema) as writer:
+        writer.write_table(table.replace_schema_metadata(schema.metadata))
     replace_durably(tmp, folder / name)
     return folder / name
 

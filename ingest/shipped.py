@@ -1,8 +1,7 @@
 """Files that come with Yuzui and are no code: the demo city, the config with every option, schemas, the unit.
 
 Owns where they stand: in ``configs/`` of a checkout, in ``ingest/shipped_files/`` of an installed wheel, which
-pyproject.toml
-fills from there. Reads none of them.
+pyproject.toml fills from there. Reads none of them.
 """
 
 from __future__ import annotations

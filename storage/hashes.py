@@ -31,6 +31,10 @@ log = logging.getLogger(__name__)
 
 LIST_NAME: Final = "kept"
 LOCK_NAME: Final = "lock"
+FORMAT: Final = 1
+FORMAT_NAME: Final = "#format"
+"""Stands where a file's name does in the first line of a list, its number where the length does: versions that
+know of no format read it as a file that is gone."""
 NAMES_PER_LINE: Final = 256
 """Bounds a line to some 40 KiB: what one flipped bit in the list can cost."""
 REWRITE_BYTES_MIN: Final = 4 << 20
@@ -133,6 +137,8 @@ def _append(root: Path, waiting: list[tuple[str, Sum]]) -> None:
         fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
         try:
             end = _drop_torn_end(fd)
+            if end == 0:
+                waiting = [(FORMAT_NAME, Sum(FORMAT, "")), *waiting]
             for at in range(0, len(waiting), NAMES_PER_LINE):
                 line = _line(waiting[at : at + NAMES_PER_LINE])
                 if os.pwrite(fd, line, end) < len(line):
@@ -165,6 +171,19 @@ def kept(root: Path) -> KeptSums:
         return _read(root)
 
 
+def format_of(root: Path) -> int:
+    """What the list says of its own format; 0 where it says nothing or there is none. Raises OSError."""
+    try:
+        with (hashes_dir(root) / LIST_NAME).open("rb") as file:
+            line = file.readline().rstrip(b"\n")
+    except FileNotFoundError:
+        return 0
+    if not _fits(line):
+        return 0
+    first = orjson.loads(line[9:])[0]
+    return int(first[1]) if first[0] == FORMAT_NAME else 0
+
+
 def mend(root: Path) -> None:
     """Write the list anew without damaged lines and without files that are gone. Raises OSError."""
     with _locked(root) as lock:
@@ -184,6 +203,8 @@ def _read(root: Path) -> KeptSums:
             found.damaged.append(number)
             continue
         for name, size, sha256 in orjson.loads(line[9:]):
+            if name == FORMAT_NAME:
+                continue
             sums = found.sums.setdefault(name, [])
             new = Sum(size, sha256)
             if new in sums:
@@ -222,6 +243,7 @@ def _drop_torn_end(fd: int) -> int:
 def _rewrite(root: Path, lock: int) -> None:
     found = _read(root)
     rows = [(name, s) for name, sums in found.sums.items() if (root / name).exists() for s in sums]
+    rows.insert(0, (FORMAT_NAME, Sum(FORMAT, "")))
     tmp, final = hashes_dir(root) / "kept.tmp", hashes_dir(root) / LIST_NAME
     with tmp.open("wb") as file:
         for at in range(0, len(rows), NAMES_PER_LINE):

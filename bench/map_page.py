@@ -33,14 +33,20 @@ from tests.console_past import Past, us
 
 SIZE = {"width": 1920, "height": 1080}
 READY = "() => globalThis.yuzui?.frames > 1 && yuzui.map.drawn > 0"
-TICKS = """() => { globalThis.ticks = []; const { map } = yuzui, tick = map.tick; map.tick = () => { tick(); const { seq } = yuzui.city;
-  requestAnimationFrame(() => requestAnimationFrame(() => ticks.push([seq, performance.timeOrigin + performance.now()]))); }; }"""
-SEEK = """async seeks => { const took = [], shown = [], { day } = yuzui.replaying, track = document.querySelector('#scrubber .track'), box = track.getBoundingClientRect();
+TICKS = """() => { globalThis.ticks = []; const { map } = yuzui, tick = map.tick;
+  const now = () => performance.timeOrigin + performance.now(), next = f => requestAnimationFrame(f);
+  map.tick = () => { tick(); const { seq } = yuzui.city; next(() => next(() => ticks.push([seq, now()]))); }; }"""
+SEEK = """async seeks => { const took = [], shown = [], { day } = yuzui.replaying;
+  const track = document.querySelector('#scrubber .track'), box = track.getBoundingClientRect();
   const frame = () => new Promise(done => requestAnimationFrame(done));
-  for (const share of seeks) { const began = performance.now();
-    track.setPointerCapture = () => {};
-    track.dispatchEvent(new PointerEvent('pointerdown', { clientX: box.left + share * box.width, clientY: box.top + 9, button: 0, bubbles: true }));
-    await frame(); took.push(yuzui.past.took); await frame(); shown.push(performance.now() - began); await frame(); await frame(); }
+  track.setPointerCapture = () => {};
+  for (const share of seeks) {
+    const began = performance.now(), clientX = box.left + share * box.width;
+    track.dispatchEvent(new PointerEvent('pointerdown', { clientX, clientY: box.top + 9, bubbles: true }));
+    await frame(); took.push(yuzui.past.took);
+    await frame(); shown.push(performance.now() - began);
+    await frame(); await frame();
+  }
   return { took, shown, day: { steps: day.steps, step_s: day.step_s, changes: day.table.at(-1) } }; }"""
 
 
@@ -62,7 +68,7 @@ async def _ticks(console: Console, city: MadeUp, page: Page, seconds: int) -> di
     others = await asyncio.create_subprocess_exec(
         sys.executable, "-m", "bench.map_feed", "--clients", console.address, stdout=asyncio.subprocess.PIPE
     )
-    while len(console.feed) < GOOD + STALLED + 1:  # noqa: ASYNC110 - another process connects
+    while len(console.feed) < GOOD + STALLED + 1:
         city.tick(1.0, time.time_ns() // 1000)
         await asyncio.sleep(1)
     first = max(sent)
@@ -80,12 +86,10 @@ async def _ticks(console: Console, city: MadeUp, page: Page, seconds: int) -> di
     }  # fmt: skip
 
 
-async def _replay(page: Page, date: str, address: str) -> dict[str, Any]:
+async def _replay(page: Page, date: str) -> dict[str, Any]:
     began = time.perf_counter()
     sizes = await page.evaluate(
-        """async date => { const began = performance.now(); await yuzui.replay(); const first = performance.now() - began;
-        await yuzui.replaying.past; return first; }""",
-        date,
+        "async () => { const began = performance.now(); await yuzui.replay(); return performance.now() - began; }"
     )
     await page.wait_for_function(f"() => yuzui.replaying?.day?.date === '{date}' && yuzui.past?.step >= 0")
     opened_s = round(time.perf_counter() - began, 2)
@@ -124,7 +128,8 @@ async def _measure(folder: Path, points: int, seconds: int, alerts: int) -> dict
             await asyncio.sleep(1)
         found = {
             "points": points, "alert_steps": rows, "load": os.getloadavg()[0],
-            **await _ticks(console, city, page, seconds), **await _replay(page, day.date().isoformat(), console.address),
+            **await _ticks(console, city, page, seconds),
+            **await _replay(page, day.date().isoformat()),
         }  # fmt: skip
         await browser.close()
     return found

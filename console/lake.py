@@ -37,11 +37,11 @@ class _Asker:
         self._answer_s_max = answer_s_max
         self._process: asyncio.subprocess.Process | None = None
 
-    async def ask(self, line: bytes) -> tuple[int, str, bytes]:
+    async def ask(self, line: bytes, more_s: float = 0.0) -> tuple[int, str, bytes]:
         try:
             if self._process is None or self._process.returncode is not None:
                 await self._start()
-            return await asyncio.wait_for(self._exchange(line), self._answer_s_max)
+            return await asyncio.wait_for(self._exchange(line), self._answer_s_max + more_s)
         except TimeoutError:
             await self.kill()
             raise Refused(
@@ -127,16 +127,21 @@ class Lake:
             concurrency_max=options.query_concurrency_max, waiting_max=options.history_waiting_max,
         )  # fmt: skip
 
-    async def ask(self, question: str, arguments: dict[str, Any]) -> tuple[int, str, bytes]:
-        """(HTTP status, media type, body). Raises Refused where there is no answer now."""
+    async def ask(
+        self, question: str, arguments: dict[str, Any], more_s: float = 0.0
+    ) -> tuple[int, str, bytes]:
+        """(HTTP status, media type, body). Raises Refused where there is no answer now.
+
+        more_s  what it may take beyond DuckDB's own time, where much is made of the rows
+        """
         self.asked += 1
         try:
-            return await self._ask(orjson.dumps({"ask": question, **arguments}))
+            return await self._ask(orjson.dumps({"ask": question, **arguments}), more_s)
         except Refused:
             self.refused += 1
             raise
 
-    async def _ask(self, line: bytes) -> tuple[int, str, bytes]:
+    async def _ask(self, line: bytes, more_s: float) -> tuple[int, str, bytes]:
         if self._free.empty() and self._waiting >= self._waiting_max:
             raise Refused(503, "too many questions at once: try again in a moment", {"Retry-After": "2"})
         self._waiting += 1
@@ -148,7 +153,7 @@ class Lake:
             self._waiting -= 1
         began = time.perf_counter()
         try:
-            return await asker.ask(line)
+            return await asker.ask(line, more_s)
         finally:
             self._free.put_nowait(asker)
             self.took_ms.append((time.perf_counter() - began) * 1000)

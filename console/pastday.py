@@ -207,7 +207,7 @@ class Story:
     def _course(self, row: Step) -> Course:
         name = self._group_of.get(row.id, row.id)
         found = self._groups.get(name)
-        if found is None:
+        if found is None:  # most rows are of a group that is known
             found = self._groups[name] = Course(name, row)
         return found
 

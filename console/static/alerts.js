@@ -6,6 +6,7 @@ import { NORMAL } from "./palette.js";
 import { pick, ruleName, t } from "./words.js";
 
 const SHOWN_MAX = 200; // cards; an operator filters before reading more
+const PAST_SHOWN_MAX = 40; // of a replay: they are all others at each moment
 const CLASSES = ["event", "fault"];
 
 export function createAlerts(app) {
@@ -93,7 +94,7 @@ export function createAlerts(app) {
   /** Cards keep their places while a hand or the keyboard is on them; what is new comes when they are let go. */
   function draw(anyway = false) {
     if (!list) return;
-    const wanted = sorted(), few = wanted.slice(0, SHOWN_MAX);
+    const wanted = sorted(), few = wanted.slice(0, app.past ? PAST_SHOWN_MAX : SHOWN_MAX);
     for (const { c, chip, n } of chips) {
       chip.setAttribute("aria-pressed", String(which === c));
       say(n, count([...groups.values()].filter((g) => (c === "fault") === isFault(g)).length));

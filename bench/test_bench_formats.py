@@ -8,8 +8,7 @@ rounds), and how many times the library's time that is. ``python -m pytest bench
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
-from types import SimpleNamespace
+from collections.abc import Callable
 from typing import Any
 from zoneinfo import ZoneInfo
 
@@ -19,17 +18,14 @@ import orjson
 import pytest
 from line_protocol_parser import parse_line
 
+from bench.polls import turn_of
 from ingest.codecs.binding import point_id_of
 from ingest.codecs.sparkplug_pb2 import Payload
 from ingest.config import Config
-from ingest.decode.messages import Chunk, Messages
-from ingest.kernels.compiling import IS_COMPILED
-from ingest.mqtt.codec import encode
-from ingest.mqtt.packets import Publish
+from ingest.decode.messages import Messages
 from ingest.routes import Routes
 from ingest.simulate.encoders.base import Sent, encoder_class
 from ingest.sourcesettings import SourceSettings
-from storage.batch import RawBatch
 from tests.tables import point_table
 
 ZONE = ZoneInfo("Asia/Shanghai")
@@ -40,7 +36,6 @@ EACH = (50, 24, 10)
 """Readings a message."""
 QUANTITIES = max(EACH)
 ROUNDS = 15
-PEER = SimpleNamespace(client_id="bench", credential=None, from_publisher=True)
 
 LINES = {"device": "{tag:station}"}
 MAPPED = {
@@ -71,43 +66,6 @@ def best(of: Callable[[], object]) -> float:
         of()
         took.append(time.process_time() - began)
     return min(took)
-
-
-def turn_of(
-    decoder: Messages, routes: Routes, messages: Sequence[tuple[str, bytes]]
-) -> Callable[[], RawBatch]:
-    """One poll that brings these messages, on one connection."""
-    table = routes.table(None, lambda _name, _topic: True)
-
-    def taken() -> RawBatch:
-        batch, refusals = decoder.take(NOW_US)
-        assert not refusals
-        return batch
-
-    if not IS_COMPILED:
-        topics = [topic.encode() for topic, _ in messages]
-        chunk = Chunk(topics, [payload for _, payload in messages], b"\x32" * len(messages), "bench")
-
-        def plainly() -> RawBatch:
-            decoder.feed(table, chunk, NOW_US)
-            return taken()
-
-        return plainly
-
-    from ingest.mqtt.arena import Arena
-
-    stream = b"".join(encode(Publish(topic, payload, 1, pid=1), False) for topic, payload in messages)
-    arena: Arena[Any] = Arena(len(stream))
-    arena.view[: len(stream)] = stream
-
-    def poll() -> RawBatch:
-        arena.clear()
-        arena.segment(PEER, len(stream), False)
-        arena.scan(1 << 20)
-        decoder.feed_arena(arena, lambda _credential: table, NOW_US)
-        return taken()
-
-    return poll
 
 
 @pytest.mark.parametrize("each", EACH)
@@ -144,7 +102,7 @@ def test_reports_of_some_quantities(benchmark: Any, name: str, each: int) -> Non
     routes = Routes(points, Config(source=[settings]))
     decoder = Messages(routes, 1000)
     decoder.set_window(NOW_US)
-    turn = turn_of(decoder, routes, messages)
+    turn = turn_of(decoder, routes, messages, NOW_US)
     payloads = [payload for _, payload in messages]
     readings = DEVICES * reports * each
     assert len(turn()) == readings

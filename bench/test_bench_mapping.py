@@ -12,12 +12,12 @@ from typing import Any
 import orjson
 import pytest
 
+from bench.polls import turn_of
 from ingest.codecs.table import CODECS
 from ingest.config import Config
-from ingest.decode.messages import Chunk, Messages
+from ingest.decode.messages import Messages
 from ingest.routes import Routes
 from ingest.simulate.encoders.base import Sent, encoder_class
-from storage.batch import RawBatch
 from tests.codec_trials import NOON_US, Bench, bench, readings, trial_points
 
 MESSAGES = 200
@@ -38,7 +38,7 @@ SHAPES: dict[str, dict[str, object]] = {
 }  # fmt: skip
 
 
-def rig(made: Bench, ids: list[str]) -> tuple[Messages, Any]:
+def rig(made: Bench, ids: list[str]) -> tuple[Messages, Routes]:
     """A decoder and its routes for a registry with these points."""
     points = trial_points("json")
     repeat = -(-len(ids) // len(points))
@@ -58,22 +58,15 @@ def rig(made: Bench, ids: list[str]) -> tuple[Messages, Any]:
     routes = Routes(points, Config(source=[made.settings]))
     decoder = Messages(routes, 1000)
     decoder.set_window(NOON_US)
-    return decoder, routes.table(None, lambda _name, _topic: True)
+    return decoder, routes
 
 
 def measure(
     benchmark: Any, made: Bench, sent: list[tuple[str, bytes]], ids: list[str], parser: bool = False
 ) -> None:
-    decoder, table = rig(made, ids)
-    topics, payloads = [t.encode() for t, _ in sent], [p for _, p in sent]
-    chunk = Chunk(topics, payloads, [0x32] * len(sent), "bench")
-
-    def turn() -> RawBatch:
-        decoder.feed(table, chunk, NOON_US)
-        batch, refusals = decoder.take(NOON_US)
-        assert not refusals, refusals[0]
-        return batch
-
+    decoder, routes = rig(made, ids)
+    payloads = [payload for _, payload in sent]
+    turn = turn_of(decoder, routes, sent, NOON_US)
     rows = len(turn())
     benchmark(turn)
     best = benchmark.stats.stats.min

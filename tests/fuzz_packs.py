@@ -5,11 +5,13 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import replace
 from random import Random
+from typing import Any
 
 import numpy as np
 
 from ingest.config import Config, SourceSettings
 from ingest.routes import Routes
+from ingest.sourcesettings import QuantitySettings
 from tests.fuzz_kernels import NOW, Payloads
 from tests.tables import point_table
 
@@ -52,7 +54,7 @@ RECORD_LABELS = (
 )
 
 
-def routes_of_packs() -> Routes:
+def routes_of_packs(units: dict[str, dict[str, Any]] | None = None) -> Routes:
     """Every device and quantity at every source, every third point timed on receipt, one retired."""
     ids = [
         (source, device, quantity)
@@ -73,6 +75,9 @@ def routes_of_packs() -> Routes:
         retired=retired,
     )
     made = [source.model_copy(update={"point_id": "{source}-{device}-{quantity}"}) for source in SOURCES]
+    if units is not None:
+        quantities = {name: QuantitySettings.model_validate(one) for name, one in units.items()}
+        made = [source.model_copy(update={"quantities": quantities}) for source in made]
     return Routes(table, Config(source=made))
 
 

@@ -38,8 +38,8 @@ from ingest.routes import Route, Routes, Source
 from storage.batch import I32, I64, Bool
 
 ROWS_BEGIN: Final = 65_536
-TOPICS_MAX: Final = 1 << 17
-"""Topics learned; a publisher of a filter such as "up/#" chooses how many there are."""
+TOPICS_MIN: Final = 1 << 17
+"""Topics learned beside two for each point; a publisher of a filter such as "up/#" chooses how many there are."""
 FORMS: Final = {"senml": SENML, "json": MAPPED}
 """Codecs that have a kernel."""
 
@@ -66,6 +66,7 @@ class PackWay:
             if tree >= 0 or source.settings.codec != "json"
         }
         self._some = any(self._speech.values())
+        self._topics_max = TOPICS_MIN + 2 * len(routes.points)
         self._topics, self._names = Heard(), Heard()
         self._forget()
 
@@ -140,7 +141,7 @@ class PackWay:
         if route.refusal or keys is None or codec is None:
             return
         spoken = codec.spoken(payload)
-        if self._topics.count >= TOPICS_MAX or self._names.count + len(spoken) > TEXTS_MAX:
+        if self._topics.count >= self._topics_max or self._names.count + len(spoken) > TEXTS_MAX:
             self._forget()
         table = self._tables.setdefault(id(keys), (len(self._tables), keys))[0]
         (channel,) = self._topics.add([topic])

@@ -23,7 +23,7 @@ from ingest.mqtt.arena import Arena
 from ingest.mqtt.codec import encode
 from ingest.mqtt.packets import Publish
 from ingest.mqtt.properties import Prop, Properties
-from ingest.routes import RouteTable
+from ingest.routes import Routes
 from tests.fuzz_kernels import NOW, Decoders, fuzz_decode, fuzz_scan, number_cases
 from tests.fuzz_mapped import mapped_cases, routes_of_mapped
 from tests.fuzz_packs import pack_cases, routes_of_packs
@@ -185,32 +185,44 @@ def test_a_pack_cut_anywhere_is_refused_as_by_the_codec(packs: Decoders) -> None
     packs.check([("plain/d1/up", pack[:size], 0x32) for size in range(len(pack) + 1)])
 
 
-def test_what_one_credential_may_say_is_not_learned_for_another(packs: Decoders) -> None:
+def _poll(
+    messages: Messages, routes: Routes, topic: str, payload: bytes, who: str | None = None
+) -> tuple[int, Any]:
+    """One message, of which only "friend" and nobody may say anything: rows by kernel, and values or reasons."""
+    arena: Arena[Any] = Arena(4096)
+    frame = encode(Publish(topic, payload, 1, pid=1), False)
+    arena.view[: len(frame)] = frame
+    arena.segment(SimpleNamespace(client_id="c", credential=who, from_publisher=True), len(frame), False)
+    arena.scan(4096)
+    refused = messages.feed_arena(arena, lambda name: routes.table(name, lambda one, _: one == "friend"), NOW)
+    by_kernel = messages._columns.filled
+    return by_kernel, list(refused.values()) or messages.take(NOW)[0].value.tolist()
+
+
+def test_what_one_credential_may_say_is_not_learned_for_another() -> None:
     """Kernels learn topics from who may use them; whoever may not is refused however often the others spoke."""
     routes = routes_of_packs()
     messages = Messages(routes, 1 << 30)
     messages.set_window(NOW)
-    arena: Arena[Any] = Arena(4096)
+    for by_kernel in (0, 1, 1):
+        assert _poll(messages, routes, "plain/d1/up", b"[%s]" % HEAD, "friend") == (by_kernel, [1.5])
+        assert _poll(messages, routes, "plain/d1/up", b"[%s]" % HEAD, "stranger") == (0, ["not_allowed"])
 
-    def table_of(credential: str | None) -> RouteTable:
-        return routes.table(credential, lambda who, _topic: who == "friend")
 
-    for _ in range(3):
-        for credential in ("friend", "stranger"):
-            arena.clear()
-            frame = encode(Publish("plain/d1/up", b"[%s]" % HEAD, 1, pid=1), False)
-            arena.view[: len(frame)] = frame
-            peer = SimpleNamespace(client_id=credential, credential=credential, from_publisher=True)
-            arena.segment(peer, len(frame), False)
-            arena.scan(4096)
-            refused = messages.feed_arena(arena, table_of, NOW)
-            by_kernel = messages._columns.filled
-            batch, _ = messages.take(NOW)
-            assert (list(refused.values()), len(batch)) == (
-                ([], 1) if credential == "friend" else (["not_allowed"], 0)
-            )
-            assert credential == "friend" or not by_kernel
-    assert messages.counts["received"] == 6
+def test_a_reload_is_heard_of_by_the_kernels_too_and_too_many_topics_are_learned_anew() -> None:
+    """What was learned under the old units is forgotten with them."""
+    messages = Messages(routes_of_packs(), 1 << 30)
+    pack = b'[{"n":"urn:dev:d1:x","t":1789999990,"v":1.5}]'
+    for factor in (0.1, 0.5):
+        messages.adopt(routes := routes_of_packs({"x": {"factor": factor}}))
+        messages.set_window(NOW)
+        found = [_poll(messages, routes, "units/up", pack) for _ in range(3)]
+        assert found == [(0, [1.5 * factor]), (1, [1.5 * factor]), (1, [1.5 * factor])]
+    assert messages._short is not None
+    messages._short.packs._topics_max = 1
+    topics = ("plain/d1/up", "plain/d2/up") * 3
+    assert [_poll(messages, routes, topic, b"[%s]" % HEAD) for topic in topics] == [(0, [0.75])] * 6
+    assert [_poll(messages, routes, topics[-1], b"[%s]" % HEAD) for _ in range(2)] == [(1, [0.75])] * 2
 
 
 def test_mqtt_5_properties_are_passed_over_but_not_a_topic_alias() -> None:

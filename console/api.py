@@ -25,6 +25,7 @@ from console.route import Route
 from console.server import Console
 from console.shown import DOUBTFUL, FAULT, OFFLINE, SEVERITY, Shown, counts, district_counts
 from console.static_files import INDEX
+from storage import audit
 from storage.batch import US_PER_S
 
 SPANS_S: Final = {"1h": 3600, "24h": 86_400, "7d": 7 * 86_400, "30d": 30 * 86_400}
@@ -247,6 +248,13 @@ class _Act:
         self._guesses = asyncio.Semaphore(GUESSES_AT_ONCE)
         self._zone = ZoneInfo(console.city.time_zone)
 
+    async def _note(
+        self, request: web.Request, what: str, who: str, subject: str = "", detail: str = ""
+    ) -> None:
+        """To the audit log, in a thread: it waits for the disk."""
+        act = audit.Act(what, who, f"console {self._console.guard.address(request)}", subject, detail)
+        await asyncio.to_thread(audit.note, self._console.root, act)
+
     async def login(self, request: web.Request) -> web.StreamResponse:
         asked = await json_body(request)
         logins, address = self._console.logins, f"address {self._console.guard.address(request)}"
@@ -268,11 +276,22 @@ class _Act:
         if found is None:
             self._throttle.failed(*of)
             self._console.logins_failed += 1
+            # A name nobody has may be a password in the wrong field.
+            who = name if name and logins.knows(name) else ""
+            why = (
+                "a link that was used or is too old"
+                if not name
+                else "wrong password"
+                if who
+                else "unknown name"
+            )
+            await self._note(request, audit.LOGIN_REFUSED, who, detail=why)
             raise Refused(401, "wrong name or password" if name else "this link was used or is too old")
         before = request.get(SESSION)
         if before is not None and before is not ANONYMOUS:
             logins.close(before)
         secret, session = logins.open(*found)
+        await self._note(request, audit.LOGIN, session.name, detail=session.role)
         answer = json_answer(_me(session))
         answer.set_cookie(
             COOKIE, secret, httponly=True, samesite="Strict", path="/", secure=self._console.guard.secure,
@@ -283,6 +302,7 @@ class _Act:
     async def logout(self, request: web.Request) -> web.StreamResponse:
         session = request[SESSION]
         self._console.logins.close(session)
+        await self._note(request, audit.LOGOUT, session.name)
         self._console.feed.end_session(session)
         answer = web.Response(status=204, headers={"Cache-Control": "no-store"})
         answer.del_cookie(
@@ -302,6 +322,7 @@ class _Act:
             )
         except ValueError as fault:
             raise Refused(404 if str(fault).startswith("no alert") else 409, str(fault)) from None
+        await self._note(request, audit.ACKNOWLEDGED, who, done["id"], note)
         return json_answer(done)
 
     async def silence(self, request: web.Request) -> web.StreamResponse:
@@ -320,6 +341,7 @@ class _Act:
             )
         except ValueError as fault:
             raise Refused(400, str(fault)) from None
+        await self._note(request, audit.SILENCED, who, str(number), f"{matcher.said()}: {why}")
         return json_answer({"id": number}, 201)
 
     async def unsilence(self, request: web.Request) -> web.StreamResponse:
@@ -331,6 +353,7 @@ class _Act:
             await self._console.act(lambda outbox: people.unsilence(outbox, int(name), who, why, _now_us()))
         except ValueError as fault:
             raise Refused(404, str(fault)) from None
+        await self._note(request, audit.UNSILENCED, who, name, why)
         return web.Response(status=204, headers={"Cache-Control": "no-store"})
 
     def _ends(self, asked: dict[str, Any], now: int) -> int:

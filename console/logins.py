@@ -161,6 +161,10 @@ class Logins:
         user = self._current().get(name)
         return user if is_password(password.encode(), user.password if user else None) else None
 
+    def knows(self, name: str) -> bool:
+        """Whether the users file has this name."""
+        return name in self._current()
+
     def open(self, name: str, role: str, password_hash: str = "") -> tuple[str, Session]:
         """A new session: the secret for the cookie, kept nowhere, and who it stands for. Raises OSError."""
         secret = secrets.token_urlsafe(TOKEN_BYTES)

@@ -33,6 +33,7 @@ from ingest.config import Config, OpsSettings
 from ingest.credentials import Credentials, CredentialsFault
 from ingest.delivering import Delivery
 from ingest.judge import Judge, Resume
+from ingest.modes import FOLDER_MODE, too_open
 from ingest.mqtt.links import LinkEvent, slices_of
 from ingest.mqtt.poller import Poller
 from ingest.outboxrecovery import bring_back, continue_numbers, set_aside_if_damaged
@@ -155,7 +156,10 @@ class App:
         """What this start found damaged: files set aside and rows lost, with a sentence each."""
 
     async def __aenter__(self) -> App:
-        self.root.mkdir(parents=True, exist_ok=True)
+        self.root.parent.mkdir(parents=True, exist_ok=True)
+        self.root.mkdir(mode=FOLDER_MODE, exist_ok=True)
+        for line in too_open(self.config):
+            log.warning("%s", line)
         self._lock = DataLock(self.root)
         self._lock.__enter__()
         self.after_kill = (self.root / ENGINE_FILE).exists()

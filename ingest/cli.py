@@ -38,6 +38,7 @@ COMMANDS = {
     "outbox": ("ingest.commands.outbox", "Notifications: list, retry, drop."),
     "console": ("ingest.commands.console", "The map: who may look and act, a link to log in with."),
     "status": ("ingest.commands.status", "One line on how the engine is, and an exit code."),
+    "audit": ("ingest.commands.audit", "Who did what: acknowledgements, silences, reloads, logins."),
     "doctor": ("ingest.commands.doctor", "Measure what the engine depends on: disk, clock, connections."),
     "scrub": ("ingest.commands.scrub", "Verify every byte of the data folder; say what is damaged."),
     "backup": ("ingest.commands.backup", "Copy data folder and config while the engine runs."),

@@ -23,7 +23,7 @@ from ingest.config import Config
 from ingest.configfile import ConfigFaults, load
 from ingest.points import RegistryFaults, read_registry
 from ingest.routes import Routes
-from storage import pointmap
+from storage import audit, pointmap
 from storage.points import PointTable
 from storage.records import Control
 
@@ -140,7 +140,14 @@ class Reloader:
             taken, refused = self._renew()
             report = await self._reload()
             report.certificates, report.certificate_faults = taken, refused
+            await asyncio.get_running_loop().run_in_executor(None, self._note, report)
             self.last = report
+
+    def _note(self, report: ReloadReport) -> None:
+        """To the audit log: rules and registry, and each certificate that was refused."""
+        refused = [*report.faults, *report.certificate_faults]
+        what = audit.RELOAD_REFUSED if refused else audit.RELOADED
+        audit.note(self._root, audit.Act(what, "", "signal", report.digest, "; ".join(refused)))
 
     async def _reload(self) -> ReloadReport:
         loop = asyncio.get_running_loop()

@@ -33,7 +33,7 @@ POINTER: Final = "_last_checkpoint"
 OUTBOX: Final = "outbox.db"
 TABLES: Final = ("readings", "late")
 MADE_AT_START: Final = frozenset(
-    {LOCK_NAME, "SEALING", "engine.json", "lake.sql", "console-sessions.json", "RESTORING"}
+    {LOCK_NAME, "SEALING", "engine.json", "lake.sql", "console-sessions.json", "RESTORING", "ops.sock"}
 )
 """Files of the data folder that mean nothing elsewhere; logins are not carried over."""
 FOLDERS_APART: Final = frozenset({"journal", "snapshot", "lake", "console-links"})

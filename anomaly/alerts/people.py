@@ -31,6 +31,12 @@ class Matcher:
     gateway_id: str = ""
     severity_max: int = SEVERITY_MAX
 
+    def said(self) -> str:
+        """What is named, in one line."""
+        named = {name: getattr(self, name) for name in ("rule", "kind", "district", "point_id", "gateway_id")}
+        words = [f"{name}={value}" for name, value in named.items() if value] or ["everything"]
+        return " ".join([*words, f"up to severity {self.severity_max}"])
+
 
 def acknowledge(outbox: OutboxFile, alert_id: str, who: str, now: int, note: str = "") -> dict[str, Any]:
     """Somebody answers for an alert, and so for its group: nobody else is called for this severity.

@@ -11,7 +11,8 @@ import click
 import orjson
 
 from ingest.cli import config_option, json_option
-from ingest.commands.common import engine_vitals, load_or_fail
+from ingest.commands.common import engine_vitals, load_or_fail, noted
+from storage import audit
 
 if TYPE_CHECKING:
     from anomaly.alerts.outbox import Outbox
@@ -105,9 +106,11 @@ def ack(config_path: str, alert_id: str, by: str, note: str) -> None:
     from anomaly.alerts.people import acknowledge
 
     try:
-        done = acknowledge(open_outbox(load_or_fail(config_path)), alert_id, by, time.time_ns() // 1000, note)
+        config = load_or_fail(config_path)
+        done = acknowledge(open_outbox(config), alert_id, by, time.time_ns() // 1000, note)
     except ValueError as fault:
         raise click.ClickException(str(fault)) from None
+    noted(Path(config.data.dir), audit.ACKNOWLEDGED, by, done["id"], note)
     click.echo(f"{done['id']} answered by {by} after {done['took_s']:.0f} s")
 
 

@@ -11,6 +11,7 @@ import orjson
 from ingest.cli import config_option, json_option
 from ingest.commands.common import load_or_fail
 from ingest.config import Config
+from ingest.modes import too_open
 from storage import retention
 
 
@@ -67,6 +68,7 @@ def command(config_path: str, as_json: bool) -> None:
         "queries": queries,
         "data": config.data.dir,
         "deletes": retention.says(config.retention),
+        "warnings": (warnings := too_open(config)),
     }
     if as_json:
         click.echo(orjson.dumps(found | {"fault_lines": fault_lines}).decode())
@@ -82,5 +84,7 @@ def command(config_path: str, as_json: bool) -> None:
         )
         for line in retention.says(config.retention):
             click.echo(line)
+        for line in warnings:
+            click.echo(f"warning: {line}", err=True)
     if found["faults"]:
         raise click.exceptions.Exit(2)

@@ -40,6 +40,19 @@ def load_or_fail(path: str) -> Config:
         raise click.ClickException(f"{path}: {len(faults.faults)} fault(s)\n{lines}") from None
 
 
+def noted(folder: Path, what: str, who: str = "", subject: str = "", detail: str = "") -> None:
+    """To the audit log, with the name of whoever typed the command."""
+    import getpass
+
+    from storage import audit
+
+    try:
+        typed = getpass.getuser()
+    except (OSError, KeyError):
+        typed = f"user {os.getuid()}"
+    audit.note(folder, audit.Act(what, who or typed, f"command line, {typed}", subject, detail))
+
+
 def data_dir(config_path: str) -> Path:
     """The data folder the config names."""
     return Path(load_or_fail(config_path).data.dir)

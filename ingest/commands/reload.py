@@ -11,8 +11,9 @@ import click
 import orjson
 
 from ingest.cli import config_option, json_option
-from ingest.commands.common import ENGINE_FILE, data_dir, engine_vitals
+from ingest.commands.common import ENGINE_FILE, data_dir, engine_vitals, noted
 from ingest.commands.status import EXIT_NOT_RUNNING
+from storage import audit
 
 ANSWER_S_MAX = 60.0
 """A million points take ten seconds to read and check."""
@@ -34,6 +35,7 @@ def command(config_path: str, as_json: bool) -> None:
         click.echo("no engine answers for this data folder: it reads everything when it starts", err=True)
         raise click.exceptions.Exit(EXIT_NOT_RUNNING)
     old = (before.get("reload") or {}).get("at", 0)
+    noted(folder, audit.RELOAD_ASKED)
     os.kill(json.loads((folder / ENGINE_FILE).read_text())["pid"], signal.SIGHUP)
     end = time.monotonic() + ANSWER_S_MAX
     while time.monotonic() < end:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import time
 from datetime import datetime
+from pathlib import Path
 from typing import Any
 from zoneinfo import ZoneInfo
 
@@ -12,7 +13,8 @@ import click
 
 from ingest.cli import config_option, json_option
 from ingest.commands.alert import SEVERITIES, echo_json, moment, open_outbox
-from ingest.commands.common import load_or_fail
+from ingest.commands.common import load_or_fail, noted
+from storage import audit
 
 UNITS_S = {"m": 60, "h": 3600, "d": 86_400}
 _SPAN = re.compile(r"(\d+)([mhd])")
@@ -75,6 +77,7 @@ def add(config_path: str, span: str | None, until_: str | None, by: str, why: st
         number = people.silence(open_outbox(config), matcher, by, why, now, ends, now)
     except ValueError as fault:
         raise click.ClickException(str(fault)) from None
+    noted(Path(config.data.dir), audit.SILENCED, by, str(number), f"{matcher.said()}: {why}")
     click.echo(f"silence {number} until {moment(ends)}")
 
 
@@ -109,7 +112,9 @@ def end(config_path: str, number: int, by: str, why: str) -> None:
     from anomaly.alerts import people
 
     try:
-        people.unsilence(open_outbox(load_or_fail(config_path)), number, by, why, time.time_ns() // 1000)
+        config = load_or_fail(config_path)
+        people.unsilence(open_outbox(config), number, by, why, time.time_ns() // 1000)
     except ValueError as fault:
         raise click.ClickException(str(fault)) from None
+    noted(Path(config.data.dir), audit.UNSILENCED, by, str(number), why)
     click.echo(f"silence {number} is over")

@@ -1,4 +1,4 @@
-"""The fault matrix F0-F13: what is run, how often, side by side; progress, results as JSON, and the table.
+"""The fault matrix F0-F18: what is run, how often, side by side; progress, results as JSON, and the table.
 
 Owns the list of faults and how they are run. `python -m tests.crash.matrix --help`; scripts/faults calls it, and so
 does tests/crash/test_fault_matrix.py. Each fault runs in a process of its own: a fault may unshare its network.
@@ -57,6 +57,7 @@ class Fault:
 
 
 OWN_NETWORK = ("unshare", "--net")
+OWN_NAMES = ("unshare", "--net", "--mount")
 
 # fmt: off
 FAULTS: tuple[Fault, ...] = (
@@ -78,6 +79,14 @@ FAULTS: tuple[Fault, ...] = (
           "notifications", 1, 5),
     Fault("F12", "poison among good traffic", "poison:poisoned", "messages", 1_000, 50_000),
     Fault("F13", "rogue broker", "poison:rogue_broker", "packets", 500, 3_000),
+    Fault("F14", "names that want to be paths, unknown points", "hostile:paths_and_floods", "messages",
+          100_000, 1_000_000),
+    Fault("F15", "SQL attacks at the door and in the API", "hostile:sql_attacks", "attacks", 1, 1),
+    Fault("F16", "addresses no webhook may reach, rebinding names", "hostile_addresses:addresses", "calls", 1, 1,
+          OWN_NAMES),
+    Fault("F17", "spoofed ids; wrong, expired, missing certificates", "hostile_identities:identities",
+          "attempts", 1, 1),
+    Fault("F18", "flipped bits", "hostile:bit_flips", "flips", 150, 2_000),
 )
 # fmt: on
 LONGEST_FIRST = ("F3", "F2", "F0", "F13", "F5 ext4", "F1", "F6", "F10", "F2b", "F5 xfs")
@@ -182,7 +191,7 @@ def words(result: Result) -> str:
     verdict = "ok    " if result.passed else "FAILED"
     return (
         f"{verdict} {result.fault}: {result.trials} {result.unit} in {result.seconds:.0f} s, seed {result.seed}; "
-        f"{result.findings} {'; '.join(result.failures)}"
+        f"{result.findings} {'; '.join([*result.failures, *result.notes])}"
     )
 
 

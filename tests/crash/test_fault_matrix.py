@@ -13,6 +13,7 @@ from collections.abc import Sequence
 
 import pytest
 
+from tests.crash.conftest import COUNTED
 from tests.crash.matrix import FAULTS, Fault, run_all, words
 from tests.faults_trial import Result
 
@@ -65,8 +66,9 @@ def running(request: pytest.FixtureRequest) -> Running:
 
 @pytest.mark.timeout(WAIT_S + 60)
 @pytest.mark.parametrize("fault", FAULTS, ids=lambda fault: fault.name)
-def test_nothing_is_lost(fault: Fault, running: Running) -> None:
+def test_nothing_is_lost(fault: Fault, running: Running, request: pytest.FixtureRequest) -> None:
     result = running.result(fault)
+    request.config.stash[COUNTED].append(words(result))
     print(f"YUZUI_SEED={SEED}", words(result))
     if result.skipped:
         pytest.skip(f"NOT TESTED: {result.skipped}")

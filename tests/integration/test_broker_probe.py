@@ -7,16 +7,19 @@ import subprocess
 import threading
 import time
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Literal
 
 import pytest
 
+from ingest.commands.doctor import queue
 from ingest.config import SubscriberSettings
 from ingest.mqtt import probe
 from ingest.mqtt.codec import encode
 from ingest.mqtt.packets import Ack, Connack, Disconnect, Kind, Suback
 from ingest.mqtt.probe import probe_broker
-from tests.brokers import BINARY, needs_mosquitto
+from ingest.mqtt.queueprobe import probe_queue
+from tests.brokers import BINARY, Mosquitto, needs_mosquitto
 from tests.engines import free_port, until
 
 
@@ -54,6 +57,31 @@ def test_the_window_of_a_real_broker_is_measured_in_both_versions(plain_mosquitt
     new = probe_broker(settings(plain_mosquitto), commit_s=0.01)
     assert new.well
     assert new.figure.startswith("MQTT 5; window 200 or more: over 20,000 messages/s")
+
+
+@pytest.mark.broker
+@needs_mosquitto
+def test_what_a_real_broker_keeps_while_we_are_away_is_counted(plain_mosquitto: int, tmp_path: Path) -> None:
+    """mosquitto out of its package keeps 1000 and what is in flight; with the shipped configuration it keeps all."""
+    versions: tuple[Literal["auto", "3.1.1"], ...] = ("auto", "3.1.1")
+    for protocol in versions:
+        found = probe_queue(settings(plain_mosquitto, protocol), per_s=50.0)
+        assert found.fault == ""
+        assert found.limited
+        assert 1_000 <= found.kept <= 1_100
+    told = queue("queue x", found, 50.0)
+    assert not told.well
+    assert (
+        f"keeps {found.kept:,} messages while we are away: a restart of {found.kept / 50:.0f} seconds"
+        in told.figure
+    )
+    with Mosquitto(tmp_path) as tuned:
+        found = probe_queue(settings(tuned.port), per_s=500.0)
+        assert (found.kept, found.limited, found.fault) == (5_000, False, "")
+        told = queue("queue x", found, 500.0)
+        assert told.well
+        assert "at least a restart of 10 seconds is covered at 500 messages/s" in told.figure
+    assert probe_queue(settings(free_port()), per_s=1.0).fault
 
 
 Speech = Callable[[bytes], bytes]

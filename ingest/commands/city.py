@@ -72,6 +72,7 @@ def speak(
     from ingest.simulate.systems.speak import report
     from ingest.simulate.systems.speak import speak as spoken
 
+    _needs(folder, "yuzui.toml", "make it: yuzui city make")
     said = asyncio.run(
         spoken(folder, city_folder(), seconds=seconds, scale=scale, seed=seed, port=port, events=events)
     )
@@ -85,10 +86,17 @@ def check(folder: Path, as_json: bool) -> None:
     """Hold the lake of FOLDER against the ledger. Exit code 1 where they differ."""
     from ingest.simulate.systems.check import check as checked
 
+    _needs(folder, "yuzui.toml", "make it: yuzui city make")
+    _needs(folder, "data/lake.sql", "run the engine on it, then yuzui city speak")
     found = checked(folder)
     _show(asdict(found), as_json)
     if not found.good:
         raise SystemExit(1)
+
+
+def _needs(folder: Path, name: str, what_to_do: str) -> None:
+    if not (folder / name).is_file():
+        raise click.ClickException(f"{folder} has no {name}: {what_to_do} {folder}")
 
 
 def _show(said: dict[str, Any], as_json: bool) -> None:

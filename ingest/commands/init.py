@@ -18,8 +18,16 @@ UNIT: Final = "yuzui.service"
 
 @click.command()
 @click.argument("folder", type=click.Path(file_okay=False, path_type=Path))
-@click.option("--listener-port", default=1883, show_default=True, type=click.IntRange(0, 65535))
-@click.option("--ops-port", default=9180, show_default=True, type=click.IntRange(0, 65535))
+@click.option(
+    "--listener-port",
+    default=1883,
+    show_default=True,
+    type=click.IntRange(0, 65535),
+    help="Of gateways; 0: any.",
+)
+@click.option(
+    "--ops-port", default=9180, show_default=True, type=click.IntRange(0, 65535), help="Of operators; 0: any."
+)
 @click.option(
     "--service", is_flag=True, help=f"Also {UNIT} for systemd, with the paths of this installation."
 )

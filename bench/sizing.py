@@ -106,10 +106,10 @@ def table(kept: dict[str, Any], of: Bytes) -> str:
     words = (
         f"Bytes: {of.reading_1s:.2f} a reading at one a second, {of.reading_1m:.2f} at one a minute, "
         f"{of.minute_row:.2f} a row of `rollup_1m`, {of.hour_row:.2f} of `rollup_1h`; compacted, all columns, "
-        f"times that jitter by 20 ms (aligned ones cost a third). Memory and cores: {kept['at'][:10]}, {on['cores']} cores of "
-        f"{on['cpu']}, {SECONDS:g} s each, QoS 1, everything on but compaction, which adds half a microsecond of CPU a "
-        f"reading in the background; other work used up to {loud:.1f} cores meanwhile, which makes cores here larger, "
-        "never smaller."
+        "times that jitter by 20 ms (aligned ones cost a third). Memory and cores: "
+        f"{kept['at'][:10]}, {on['cores']} cores of {on['cpu']}, {SECONDS:g} s each, QoS 1, everything on but "
+        "compaction, which adds half a microsecond of CPU a reading in the background; other work used up to "
+        f"{loud:.1f} cores meanwhile, which makes cores here larger, never smaller."
     )
     return f"{grid(columns, rows)}\n\n{words}"
 

@@ -115,7 +115,7 @@ class Vitals:
             "journal_seq": committer.journal.last_seq,
             "judged_seq": judge.judged_seq,
             "judge_lag_records": max(0, committer.journal.last_seq - judge.judged_seq),
-            "judge_lag_s": max(0.0, time.time() - judge.ticked_at / 1e6) if judge.ticked_at else 0.0,
+            "judge_lag_s": max(0.0, (app.wire.now() - judge.ticked_at) / 1e6) if judge.ticked_at else 0.0,
             "conservation_gap": judge.conservation_gap,
             "alerts_open": app.judge.engine.alerts_open,
             "points": len(app.points),

@@ -147,7 +147,7 @@ def message_rate(folder: Path) -> float:
     table = pointmap.load(folder)
     if table is None:
         return 0.0
-    return sum(1 / interval for interval in table["expected_interval_s"].to_pylist() if interval)
+    return float(sum(1 / interval for interval in table["expected_interval_s"].to_pylist() if interval))
 
 
 def source_clocks(folder: Path) -> Iterator[Finding]:

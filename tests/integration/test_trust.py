@@ -142,9 +142,7 @@ def test_acts_and_logins_are_noted_in_order_and_a_changed_line_is_found(site: Si
     )
     assert "in force" in site.yuzui("reload")
     whole = site.engine.config.read_text()
-    site.engine.config.write_text(
-        whole + "[kinds.level2]\nlevel_blue = 5.0\nlevel_red = 1.0\nlevel_orange = 3.0\n"
-    )
+    site.engine.config.write_text(whole + "[nonsense]\nkey = 1\n")
     before = len(list(audit.read(site.engine.data)))
     os.kill(site.engine.pid, 1)
     until(lambda: len(list(audit.read(site.engine.data))) > before, "a reload that is refused is noted")
@@ -198,7 +196,7 @@ def test_no_seeded_secret_turns_up_in_a_log_a_metric_a_command_or_a_process_list
         for pid in [site.engine.pid, *children(site.engine.pid)]
         for path in (Path(f"/proc/{pid}/cmdline"),)
     )
-    assert len(told["engine.log"]) > 1000
+    assert len(told["engine.log"]) > 300
     assert "robot" in told["outbox list"]
     leaks = [(where, name) for where, text in told.items() for name, seed in SEEDS.items() if seed in text]
     assert leaks == []

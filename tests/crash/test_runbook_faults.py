@@ -119,7 +119,9 @@ def test_a_disk_that_fills_and_a_clock_that_jumps(tmp_path: Path) -> None:
         filler = Filler(engine.data / "filler")
         filler.start()
         with Talker(engine.port) as talker:
-            engine.ready(503)
+            until(
+                lambda: "acknowledgements are held" in " ".join(engine.vitals()["not_ready"]), "the hold", 60
+            )
             talker.publish("t/g1/p1", b'{"ts":%d,"v":1.0}' % (time.time_ns() // 1_000_000))
             until(lambda: engine.vitals()["received"] >= 1, "the reading is taken in")
             full = said(engine)

@@ -25,6 +25,7 @@ from ingest.frames import scan
 from ingest.mqtt.arena import Arena
 from ingest.mqtt.codec import encode
 from ingest.mqtt.packets import Publish
+from ingest.mqtt.properties import Prop, Properties
 from ingest.routes import Routes
 from tests.tables import point_table
 
@@ -125,4 +126,40 @@ def test_scan_and_decode(benchmark: Any, name: str, form: Form, each: int) -> No
         f"\n  {name}: {both / READINGS * 1e9:.0f} ns a reading ({READINGS / both / 1e6:.1f} M/s), of it scan"
         f" {finding / READINGS * 1e9:.0f}, look-up and decode {decoding * 1e9:.0f} ({1e-6 / decoding:.1f} M/s);"
         f" plain Python {ratio:.0f} times as much"
+    )
+
+
+PROPERTIES: dict[str, Properties] = {
+    "none": {},
+    "an expiry": {Prop.MESSAGE_EXPIRY: 60},
+    "an expiry, a type, two of the user's": {
+        Prop.MESSAGE_EXPIRY: 60,
+        Prop.CONTENT_TYPE: "application/json",
+        Prop.USER_PROPERTY: [("site", "51010400"), ("固件", "2.1.7")],
+    },
+}
+
+
+@pytest.mark.parametrize("name", list(PROPERTIES))
+def test_scan_past_mqtt_5_properties(benchmark: Any, name: str) -> None:
+    """What a PUBLISH costs to find whose properties mean nothing to us, beside the scan in plain Python."""
+    count = READINGS // 10
+    properties = PROPERTIES[name]
+    stream = b"".join(
+        encode(Publish(f"cd/g0/p{n}", ONE["template"](n), 1, pid=1, properties=properties), True)
+        for n in range(count)
+    )
+    arena: Arena[Any] = Arena(len(stream))
+    arena.view[: len(stream)] = stream
+
+    def find() -> int:
+        arena.clear()
+        arena.segment(PEER, len(stream), True)
+        arena.scan(1 << 20)
+        return arena.count
+
+    assert benchmark(find) == count
+    finding, plainly = cpu_s(find), cpu_s(lambda: scan(stream, 0, True), 3)
+    print(
+        f"\n  {name}: {finding / count * 1e9:.0f} ns a message; plain Python {plainly / finding:.0f} times as much"
     )

@@ -101,16 +101,20 @@ def table(kept: dict[str, Any], of: Bytes) -> str:
         "memory",
         "cores",
     )
-    on = kept["machine"]
-    loud = max((one["others_cores"] for one in kept["runs"]), default=0.0)
     words = (
         f"Bytes: {of.reading_1s:.2f} a reading at one a second, {of.reading_1m:.2f} at one a minute, "
         f"{of.minute_row:.2f} a row of `rollup_1m`, {of.hour_row:.2f} of `rollup_1h`; compacted, all columns, "
         "times that jitter by 20 ms (aligned ones cost a third). Memory and cores: "
-        f"{kept['at'][:10]}, {on['cores']} cores of {on['cpu']}, {SECONDS:g} s each, QoS 1, everything on but "
-        "compaction, which adds half a microsecond of CPU a reading in the background; other work used up to "
-        f"{loud:.1f} cores meanwhile, which makes cores here larger, never smaller."
     )
+    if not by:
+        words += "not measured yet."
+    else:
+        on, loud = kept["machine"], max(one["others_cores"] for one in kept["runs"])
+        words += (
+            f"{kept['at'][:10]}, {on['cores']} cores of {on['cpu']}, {SECONDS:g} s each, QoS 1, everything on but "
+            "compaction, which adds half a microsecond of CPU a reading in the background; other work used up to "
+            f"{loud:.1f} cores meanwhile, which makes cores here larger, never smaller. An empty cell was not measured."
+        )
     return f"{grid(columns, rows)}\n\n{words}"
 
 
@@ -119,6 +123,12 @@ def _bytes(number: float) -> str:
         if number >= bound:
             return f"{number / bound:.3g} {unit}"
     return f"{number / 1e3:.3g} kB"
+
+
+def load_kept() -> dict[str, Any]:
+    """What was measured so far."""
+    found: dict[str, Any] = json.loads(KEPT.read_text("utf-8")) if KEPT.exists() else {"runs": []}
+    return found
 
 
 def publish(kept: dict[str, Any], docs: Path = DOCS) -> None:
@@ -140,7 +150,7 @@ def publish(kept: dict[str, Any], docs: Path = DOCS) -> None:
 def main(again: bool, only: str | None, folder: Path) -> None:
     """See the module's words."""
     end_in_order()
-    kept: dict[str, Any] = json.loads(KEPT.read_text("utf-8")) if KEPT.exists() else {"runs": []}
+    kept = load_kept()
     wanted = [(points, interval) for points in POINTS for interval in INTERVALS_S] if again else []
     if only:
         points, _, interval = only.partition("/")

@@ -81,7 +81,7 @@ def test_a_run_fails_for_a_loss_as_for_growth_and_its_table_stands_between_its_m
 
 def test_the_sizing_page_says_what_was_measured() -> None:
     of = sizing.measured_bytes()
-    kept = json.loads(sizing.KEPT.read_text("utf-8"))
+    kept = sizing.load_kept()
     assert sizing.table(kept, of) in sizing.DOCS.read_text("utf-8"), "run scripts/bench sizing"
     assert all(run["lost"] == 0 for run in kept["runs"])
     a_day = of.a_day(116_200, 60)

@@ -123,7 +123,7 @@ export async function createReplay(app) {
 
   function show() {
     asked = 0;
-    if (!app.past || !day) return;
+    if (!app.past || day?.version !== app.city.version) return; // of another registry: it is being fetched again
     const began = performance.now(), { city } = app, wanted = Math.floor((past.s - day.begin) / day.step_s);
     bar.draw();
     if (wanted === m) return;

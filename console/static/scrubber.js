@@ -88,7 +88,7 @@ export function createScrubber(app, on) {
     }
     pen.fillStyle = css.getPropertyValue("--dim");
     pen.font = `${10 * ratio}px ${css.fontFamily}`;
-    const hours = (range[1] - range[0]) / HOUR_S, every = Math.max(hours <= 2 ? 0.25 : 1, Math.ceil((hours * 44 * ratio) / w));
+    const hours = (range[1] - range[0]) / HOUR_S, every = hours <= 2 ? 0.25 : Math.max(1, Math.ceil((hours * 44 * ratio) / w));
     for (let hour = 0; hour < hours; hour += every) {
       const x = Math.round((hour / hours) * w);
       pen.fillRect(x, room, ratio, 4 * ratio);

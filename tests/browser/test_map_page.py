@@ -279,3 +279,19 @@ def test_cards_stay_under_the_hand_that_is_on_them(town: Running, open_page: Cal
         }""",
         arg=worse,
     )
+
+
+def test_a_chart_expects_only_what_is_ahead_and_was_said_last(
+    town: Running, open_page: Callable[..., Any]
+) -> None:
+    """Of forecasts that were made over hours the newest, from the last reading on, or from the moment of a replay."""
+    page = open_page(town.url).settled().page
+    made = [
+        {"made_at": m, "at": m + k, "value": m + k, "eta_s": None} for m in (10, 30, 20) for k in (9, 5, 25)
+    ]
+    past = {"t": [1, 31], "forecasts": made}
+    ask = "async past => (await import('/static/chart.js')).upcoming(past).map(f => [f.made_at, f.at])"
+    assert page.evaluate(ask, past) == [[30, 35], [30, 39], [30, 55]]
+    assert page.evaluate(ask, {**past, "moment": 22}) == [[20, 25], [20, 29], [20, 45]]
+    assert page.evaluate(ask, {**past, "moment": 5}) == []
+    assert page.evaluate(ask, {"t": [], "forecasts": []}) == []

@@ -8,6 +8,7 @@ journal that is copied last, and no range of rows is missing between a snapshot,
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import time
@@ -113,8 +114,8 @@ def look(root: Path) -> Look:
         try:
             if _look(found):
                 return found
-        except FileNotFoundError:
-            pass  # cut, sealed or merged while we looked
+        except (FileNotFoundError, ValueError):
+            pass  # cut, sealed or merged while we looked; or a pointer that is just being replaced
         found.__exit__()
         time.sleep(LOOK_S)
     raise NotWhole(
@@ -157,8 +158,8 @@ def _table(folder: Path, name: str, state: LogState) -> TableLook:
         checkpoint = log_files(folder, CHECKPOINT)[state.base]
         log.insert(0, checkpoint)
         said = (log_dir(folder) / POINTER).read_bytes()
-        ours = f'"version":{state.base},'.encode() in said.replace(b" ", b"")
-        pointer = said if ours else f'{{"version":{state.base},"size":{len(state.adds)}}}'.encode()
+        ours = json.loads(said).get("version") == state.base
+        pointer = said if ours else json.dumps({"version": state.base, "size": len(state.adds)}).encode()
     return TableLook(name, state.version, state.txns.get(APP_ID, -1), sorted(state.adds), log, pointer)
 
 

@@ -20,9 +20,9 @@ from typing import Any
 from storage import snapshot
 from storage.hot import list_hot
 from storage.segment import list_segments
-from tests.crash.test_backup_restore import Receiver
 from tests.engines import EngineProcess, free_port, site_config, until
 from tests.talk import Talker
+from tests.webhook_ids import Receiver
 
 FOLDER = Path(__file__).resolve().parent / "golden"
 POINTS = {"g0": ["p0", "p1", "p2", "l0", "l1"]}

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import http.server
 import json
 import os
 import random
@@ -10,9 +9,7 @@ import shutil
 import signal
 import subprocess
 import sys
-import threading
 import time
-from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -22,36 +19,17 @@ import pytest
 from ingest.simulate.judge_ledger import verdict
 from ingest.simulate.ledger import ACKED, Ledger
 from storage.backup_manifest import PART, backups, read
+from storage.restore import NotFinished, refuse_unfinished
 from tests.engines import ROOT, EngineProcess, site_config, until, yuzui_here
 from tests.faults_disk import SmallDisk
 from tests.faults_load import Gateway, Load, gateways
+from tests.golden_folder import engine_on, releases, unpack
 from tests.talk import Talker
+from tests.webhook_ids import Receiver
 
 EARLY = Load("early", [f"e{i}" for i in range(40)], [f"el{i}" for i in range(6)], seed=3)
 LONG = Load("long", [f"l{i}" for i in range(40)], [f"ll{i}" for i in range(6)], seed=4)
 MORE = "[sealed]\nseal_s = 1\ngrace_s = 10\n[snapshot]\nevery_s = 2\n"
-
-
-class Receiver(http.server.ThreadingHTTPServer):
-    """Takes every call; ``heard`` counts webhook-ids."""
-
-    def __init__(self) -> None:
-        super().__init__(("127.0.0.1", 0), _Answer)
-        self.heard: Counter[str] = Counter()
-        threading.Thread(target=self.serve_forever, daemon=True).start()
-
-
-class _Answer(http.server.BaseHTTPRequestHandler):
-    def do_POST(self) -> None:
-        self.rfile.read(int(self.headers["Content-Length"]))
-        assert isinstance(self.server, Receiver)
-        self.server.heard[self.headers["webhook-id"]] += 1
-        self.send_response(200)
-        self.send_header("Content-Length", "0")
-        self.end_headers()
-
-    def log_message(self, *_: object) -> None:
-        """Not on the test's output."""
 
 
 @pytest.fixture(scope="module")
@@ -110,14 +88,17 @@ def test_every_row_acknowledged_before_the_backup_comes_back_and_no_alert_goes_o
 ) -> None:
     hook = f'[[webhook]]\nname = "room"\nurl = "http://127.0.0.1:{receiver.server_port}/"\n'
     points = {load.gateway: [*load.plain, *load.levels] for load in (EARLY, LONG)}
-    kinds = {point: "level" for load in (EARLY, LONG) for point in load.levels}
+    points["calm"] = ["calm"]  # was never over a level: nobody has been told of it, and it does not flap
+    kinds = {point: "level" for load in (EARLY, LONG) for point in load.levels} | {"calm": "level"}
     engine = EngineProcess(tmp_path / "e", site_config(tmp_path / "e", points, kinds=kinds, more=MORE + hook))
-    engine.start()
     target = tmp_path / "backups"
-    port = lambda: engine.port if engine.running else None  # noqa: E731
-    [early] = gateways([EARLY], port, tmp_path / "early")
-    [long] = gateways([LONG], port, tmp_path / "long")
+    port = lambda: engine.port if engine.running and engine.ports() else None  # noqa: E731
+    [early] = gateways([EARLY], port, tmp_path / "early", start=False)
+    [long] = gateways([LONG], port, tmp_path / "long", start=False)
     try:
+        engine.start()
+        early.start()
+        long.start()
         until(lambda: early.acked > 4_000, "an early ledger")
         early.finish()
         until(lambda: engine.vitals()["seals"] >= 3 and receiver.heard, "sealed, and somebody called")
@@ -136,8 +117,9 @@ def test_every_row_acknowledged_before_the_backup_comes_back_and_no_alert_goes_o
         _same_file(*backups(target)[-2:])
         late = acknowledged(long, tmp_path / "late")
     finally:
-        early.give_up()
-        long.give_up()
+        for gateway in (early, long):
+            if gateway.is_alive():
+                gateway.give_up()
         engine.kill()
     assert long.failure is None
     assert verified(target)["faults"] == []
@@ -161,15 +143,14 @@ def test_every_row_acknowledged_before_the_backup_comes_back_and_no_alert_goes_o
         heard = len(receiver.heard)
         with Talker(engine.port) as gateway:
             for value in (1.0, 100.0):
-                body = json.dumps({"id": "ll0", "ts": time.time_ns() // 1_000_000, "v": value})
-                gateway.say("t/long", body.encode())
+                body = json.dumps({"ts": time.time_ns() // 1_000_000, "v": value})
+                gateway.say("t/calm/calm", body.encode())
                 time.sleep(0.002)
         until(lambda: len(receiver.heard) > heard, "a new alert goes out")
         assert {name: n for name, n in receiver.heard.items() if n > 1} == {}
         assert engine.vitals()["conservation_gap"] == 0
     finally:
         engine.stop()
-    damage(engine, target, tmp_path)
 
 
 def _same_file(older: Path, newer: Path) -> None:
@@ -179,19 +160,21 @@ def _same_file(older: Path, newer: Path) -> None:
     assert all((older / name).samefile(newer / name) for name in both)
 
 
-def damage(engine: EngineProcess, target: Path, folder: Path) -> None:
-    """One flipped bit anywhere in a backup is found and named, and nothing is restored of it unasked."""
+def test_one_flipped_bit_anywhere_is_found_and_named_and_nothing_is_restored_of_it_unasked(
+    tmp_path: Path,
+) -> None:
+    engine, target = engine_on(tmp_path, 1, 1), tmp_path / "backups"
+    unpack(releases()[-1], tmp_path)
+    backup(engine, target)
     seed = random.randrange(1 << 30)
     print(f"seed {seed}")
     rng = random.Random(seed)
     newest = backups(target)[-1]
     entries = [entry for entry in read(newest).entries if entry.size]
-    kinds = ("data/journal", "data/snapshot", "data/outbox", "data/lake/readings", "data/lake/hot", "config")
+    kinds = ("data/journal", "data/snapshot", "data/outbox", "data/lake/readings", "data/lake/late", "data/lake/alerts",
+             "data/lake/points", "data/lake/hashes", "config")  # fmt: skip
     for kind in kinds:
-        there = [one for one in entries if one.name.startswith(kind)]
-        if kind == "data/lake/hot" and not there:
-            continue  # all of them were sealed
-        entry = rng.choice(there)
+        entry = rng.choice([one for one in entries if one.name.startswith(kind)])
         with Flipped(newest / entry.name, rng):
             assert any(entry.name in fault for fault in verified(target, 1)["faults"]), entry.name
     with Flipped(newest / "manifest.json", rng):
@@ -200,17 +183,20 @@ def damage(engine: EngineProcess, target: Path, folder: Path) -> None:
         assert "manifest.json is damaged" in done.stderr
 
     entry = rng.choice([one for one in entries if one.name.startswith("data/journal")])
-    half = folder / "half"
+    half = tmp_path / "half"
     with Flipped(newest / entry.name, rng):
         done = yuzui_here("restore", str(target), "--to", str(half))
         assert done.returncode == 1
         assert entry.name in done.stderr
+    with pytest.raises(NotFinished, match="was interrupted or found damage"):
+        refuse_unfinished(half)
     config = engine.config.read_text().replace('dir = "data"', f'dir = "{half}"')
-    (engine.folder / "half.toml").write_text(config)
-    done = yuzui_here("run", "-c", str(engine.folder / "half.toml"))
-    assert done.returncode == 2
-    assert "a restore into" in done.stderr
+    refused = EngineProcess(engine.folder, config).start(wait=False)
+    until(lambda: not refused.running, "it does not start there")
+    assert refused.code == 2
+    assert "Run `yuzui restore` again" in refused.log.read_text()
     assert yuzui_here("restore", str(target), "--to", str(half)).returncode == 0, "it begins anew"
+    refuse_unfinished(half)
     again = yuzui_here("restore", str(target), "--to", str(half))
     assert again.returncode == 2
     assert "never overwrites" in again.stderr
@@ -240,12 +226,9 @@ class Flipped:
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="SKIPPED: a full disk needs root for a small tmpfs")
 def test_a_full_disk_leaves_the_backup_before_and_gives_its_room_back(tmp_path: Path) -> None:
-    engine = EngineProcess(tmp_path / "e", site_config(tmp_path / "e", {"g": ["a", "b"]}))
-    engine.start()
-    with Talker(engine.port) as gateway:
-        gateway.say("t/g/a", json.dumps({"ts": time.time_ns() // 1_000_000, "v": 1.0}).encode())
-    assert engine.stop() == 0
-    with SmallDisk(tmp_path / "small", 1 << 20) as disk:
+    engine = engine_on(tmp_path, 1, 1)
+    unpack(releases()[-1], tmp_path)
+    with SmallDisk(tmp_path / "small", 2 << 20) as disk:
         target = tmp_path / "small" / "backups"
         backup(engine, target)
         free = shutil.disk_usage(target).free

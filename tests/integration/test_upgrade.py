@@ -26,7 +26,6 @@ from storage.journal import Journal
 from storage.schema import META_FORMAT
 from storage.segment import RECORD_HEAD, SEGMENT_HEAD, JournalNewer, list_segments
 from storage.settings import JournalSettings
-from tests.crash.test_backup_restore import Receiver
 from tests.engines import until, yuzui_here
 from tests.golden_folder import (
     ALERTS,
@@ -40,6 +39,7 @@ from tests.golden_folder import (
     unpack,
 )
 from tests.talk import Talker
+from tests.webhook_ids import Receiver
 
 NEWEST = releases()[-1]
 
@@ -54,8 +54,8 @@ def test_the_data_folder_of_a_release_is_opened_with_rows_alerts_state_and_the_j
         data = unpack(release, tmp_path)
         main = [file.last for file in list_hot(data, late=False)]
         assert max(main, default=0) <= facts["snapshot_seq"], "the newest rows stand in the journal alone"
-        engine.start()
         try:
+            engine.start()
             expected = [tuple(row) for row in facts["readings"]]
             engine.until_lake("SELECT count(*) FROM readings", [(len(expected),)])
             assert [row[:3] for row in engine.lake(READINGS)] == expected
@@ -71,7 +71,8 @@ def test_the_data_folder_of_a_release_is_opened_with_rows_alerts_state_and_the_j
             assert engine.lake(sql) == [(sum(row[1] // HOUR_MS == hour for row in expected),)]
             _state_goes_on(engine, facts, room, gone)
         finally:
-            assert engine.stop() == 0
+            engine.stop()
+        assert engine.code == 0
         log = engine.log.read_text()
         assert "set aside" not in log, log[-2000:]
         assert "ERROR" not in log, log[-2000:]

@@ -178,7 +178,7 @@ def test_every_command_does_its_work_beside_a_running_engine_made_by_init(place:
             (f"replay recorded.csv {target} --points-file site/points.csv --json", 0),
             (f"quarantine list {config}", 0), (f"sql {config} SELECT(count(*))FROM(readings)", 0),
             (f"alert list {config} --json", 0), (f"silence list {config}", 0), (f"outbox list {config}", 0),
-            (f"report shift {config}", 0), ("rules list", 0), (f"doctor {config}", -1),
+            (f"report shift {config}", 0), (f"audit {config} --verify", 0), ("rules list", 0), (f"doctor {config}", -1),
             (f"backup copies {config}", 0), ("verify copies", 0),
         )  # fmt: skip
     finally:

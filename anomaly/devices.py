@@ -12,7 +12,8 @@ from typing import Any, Final
 
 import numpy as np
 
-from anomaly.checks import absence
+from anomaly.checks import absence, bycode
+from anomaly.checks.bycode import counted, looked_up
 from anomaly.checks.rows import NO_TIME
 from storage.batch import I32, I64, Bool
 from storage.points import PointTable
@@ -82,19 +83,20 @@ class Devices:
         excused   bool[points]: its gateway is the fault, or may be
         """
         of, n = self.of, len(self.names)
+        if n == 1:
+            nobody, none = np.zeros(1, np.bool_), np.zeros(len(of), np.bool_)
+            return DevicesOut(nobody, nobody, none, np.zeros(1, np.int64), np.full(1, NO_TIME, np.int64))
         expected = silences.expected & (of > 0)
-        quiet = np.full(n, np.iinfo(np.int64).max)
-        np.minimum.at(quiet, of[expected], silences.silent_us[expected])
-        own = absence.Silences(expected, silences.silent_us, quiet[of], silences.after_us, of, n)
+        quiet = bycode.least(of, silences.silent_us, n, expected)
+        own = absence.Silences(expected, silences.silent_us, looked_up(quiet, of), silences.after_us, of, n)
         is_dead = absence.dead(own)
         held = np.zeros(n, np.bool_)
         held[of[is_dead & excused]] = True
         was_out = self.out_since != NO_TIME
-        last_word = np.full(n, NO_TIME, np.int64)
-        np.maximum.at(last_word, of[expected], heard[expected])
-        came = expected & steady & (heard > self.out_since[of])
-        count = np.bincount(of[expected], minlength=n)
-        missing = count - np.bincount(of[came], minlength=n)
+        last_word = bycode.newest(of, heard, n, expected)
+        came = expected & steady & (heard > looked_up(self.out_since, of))
+        count = counted(of, expected, n)
+        missing = count - counted(of, came, n)
         ended = was_out & ((missing < share * count) | (count == 0))
         began = absence.gateways_out(own, share, least) & ~was_out & ~held
         began[0] = ended[0] = False
@@ -102,8 +104,8 @@ class Devices:
         self.out_since[ended] = NO_TIME
         self.out_since[began] = last_word[began]
         out = (was_out & ~ended) | began | ended
-        out_points = np.bincount(of[is_dead], minlength=n).astype(np.int64)
-        return DevicesOut(began, ended, out[of] | absence.undecided(own), out_points, last_word)
+        excused = looked_up(out, of) | absence.undecided(own)
+        return DevicesOut(began, ended, excused, counted(of, is_dead, n), last_word)
 
     def snapshot(self) -> list[list[Any]]:
         """JSON-able, by name."""

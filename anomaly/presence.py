@@ -17,6 +17,7 @@ from typing import Any, Final
 import numpy as np
 
 from anomaly.checks import absence
+from anomaly.checks.bycode import counted, looked_up, newest
 from anomaly.checks.rows import NO_TIME
 from anomaly.devices import Devices, DevicesOut
 from anomaly.limits import NEVER_US, Limits
@@ -72,8 +73,11 @@ class Presence:
         self._checks = checks
         self._state = state
         self._receive_clock = receive_clock
-        self._by_source = _Newest(points.source, len(points.sources))
-        self._by_gateway = _Newest(points.gateway, len(points.gateways))
+        # Copies: columns of Arrow are read-only, for which loops would be compiled once more.
+        self._source = np.array(points.source, np.int32)
+        self._gateway = np.array(points.gateway, np.int32)
+        watched = limits.get("video_point")
+        self._cameras = np.empty(0, np.intp) if watched is None else np.flatnonzero(watched)
         self._lateness_us = round(checks.lateness_s * US_PER_S)
         sources, gateways = len(points.sources), len(points.gateways)
         self.floor = np.full(sources, NO_TIME, np.int64)
@@ -117,7 +121,7 @@ class Presence:
         silences, last_word = self._silences(now, heard)
         share, points_min = self._checks.outage_share, self._checks.outage_points_min
         was_out = self.out_since != NO_TIME
-        back = was_out & self._spoke_again(silences, share, heard, steady)
+        back = was_out & self._spoke_again(silences, share, heard, steady) if was_out.any() else was_out
         out_now = absence.gateways_out(silences, share, points_min) | self._left_whole(silences, share)
         began = out_now & ~was_out
         self.back_at[back] = now
@@ -125,21 +129,21 @@ class Presence:
         self.out_since[began] = last_word[began]
         out = (was_out & ~back) | began
         is_dead = absence.dead(silences)
-        excused = (out | back)[silences.gateway] | absence.undecided(silences)
+        excused = absence.undecided(silences)
+        if (out | back).any():
+            excused |= looked_up(out | back, silences.gateway)
         devices = self.devices.judge(silences, heard, steady, excused, now, share, points_min)
         excused |= devices.excused
-        out_points = np.bincount(silences.gateway[is_dead], minlength=silences.gateways)
-        dead, counts = is_dead & ~excused, out_points.astype(np.int64)
+        dead, counts = is_dead & ~excused, counted(silences.gateway, is_dead, silences.gateways)
         return Absent(is_dead, dead, out, began, back, counts, last_word, heard, steady, devices)
 
     def _alive(self, now: int) -> tuple[I64, Bool]:
         """(heard, steady) of every point, see Absent."""
         heard, n = self._state["last_t"], len(self._points)
         steady = np.ones(n, np.bool_)
-        watched = self._limits.get("video_point")
-        if watched is None or not watched.any():
+        at = self._cameras
+        if not len(at):
             return heard, steady
-        at = np.flatnonzero(watched)
         place = self._state["video_point_place"][at]
         heard = heard.copy()
         heard[at] = self._state["video_alive"][place]
@@ -155,8 +159,8 @@ class Presence:
         heard = self._state["last_t"]
         if self._receive_clock:
             heard = np.minimum(heard, self._state["last_received"])
-        newest = self._by_source.of(heard)
-        return np.where(newest == NO_TIME, NO_TIME, newest - self._lateness_us)
+        last = newest(self._source, heard, len(self.floor))
+        return np.where(last == NO_TIME, NO_TIME, last - self._lateness_us)
 
     def _watch_clock(self, now: int) -> None:
         everyone = np.ones(len(self.floor), np.bool_)
@@ -172,54 +176,58 @@ class Presence:
         self.clear_since[concerned] = np.maximum(self.clear_since[concerned], until)
 
     def _silences(self, now: int, last_t: I64) -> tuple[absence.Silences, I64]:
-        points, state = self._points, self._state
-        last_received = state["last_received"]
-        gateway_t = self._by_gateway.of(last_t)
-        gateway_received = self._by_gateway.of(last_received)
-        mark = self.watermarks()[points.source]
-        floor = np.maximum(self.floor[points.source], self.back_at[points.gateway])
-        np.maximum(floor, self.devices.back_at[self.devices.of], out=floor)
+        last_received = self._state["last_received"]
+        source, gateway = self._source, self._gateway
+        gateway_t = newest(gateway, last_t, len(self.back_at))
+        gateway_received = newest(gateway, last_received, len(self.back_at))
+        mark = looked_up(self.watermarks(), source)
+        floor = np.maximum(looked_up(self.floor, source), looked_up(self.back_at, gateway))
+        if len(self.devices.names) > 1:
+            np.maximum(floor, looked_up(self.devices.back_at, self.devices.of), out=floor)
         silent = _passed(mark, np.maximum(last_t, floor))
-        of_gateway = _passed(mark, np.maximum(gateway_t[points.gateway], floor))
+        of_gateway = _passed(mark, np.maximum(looked_up(gateway_t, gateway), floor))
         if self._receive_clock:
-            clear = np.maximum(floor, self.clear_since[points.source])
+            clear = np.maximum(floor, looked_up(self.clear_since, source))
             silent = np.maximum(silent, _passed(now, np.maximum(last_received, clear)))
-            heard = gateway_received[points.gateway]
+            heard = looked_up(gateway_received, gateway)
             of_gateway = np.maximum(of_gateway, _passed(now, np.maximum(heard, clear)))
-        expected = self._limits["expects"] & (last_t != NO_TIME) & ~self.down[points.source]
+        expected = self._limits["expects"] & (last_t != NO_TIME) & ~looked_up(self.down, source)
         after = self._limits["silence_us"]
         gone = self._gone()
         if gone.any():
             # Who said farewell needs no interval to be missed by: many such points speak only when something changes.
             expected = expected | (gone & (last_t != NO_TIME) & self._limits["alert"])
             silent, after = np.where(gone, NEVER_US, silent), np.where(gone, 0, after)
-        return absence.Silences(
-            expected, silent, of_gateway, after, points.gateway, len(points.gateways)
-        ), gateway_t
+        return absence.Silences(expected, silent, of_gateway, after, gateway, len(self.back_at)), gateway_t
 
     def _gone(self) -> Bool:
         """bool[points]: left and not heard since."""
-        gone: Bool = (self.left_at != NO_TIME) & (self._state["last_received"] <= self.left_at)
+        gone: Bool = self.left_at != NO_TIME
+        if not gone.any():
+            return gone
+        gone &= self._state["last_received"] <= self.left_at
         self.left_at[~gone] = NO_TIME
         return gone
 
     def _left_whole(self, silences: absence.Silences, share: float) -> Bool:
         """bool[gateways]: ``share`` of the expected points left; few as they may be, it is one fault and not many."""
-        of, n = silences.gateway, silences.gateways
-        left = np.bincount(of[(self.left_at != NO_TIME) & silences.expected], minlength=n)
-        expected = np.bincount(of[silences.expected], minlength=n)
+        of, n, those = silences.gateway, silences.gateways, self.left_at != NO_TIME
+        if not those.any():
+            return np.zeros(n, np.bool_)
+        left = counted(of, those & silences.expected, n)
+        expected = counted(of, silences.expected, n)
         whole: Bool = self._named & (left > 0) & (left >= share * expected)
         return whole
 
     def _spoke_again(self, silences: absence.Silences, share: float, heard: I64, steady: Bool) -> Bool:
         """bool[gateways]: fewer than ``share`` of the expected points are still missing since the outage."""
         of, n = silences.gateway, silences.gateways
-        since = self.out_since[of]
+        since = looked_up(self.out_since, of)
         spoke = silences.expected & steady & (heard > since)
-        expected = np.bincount(of[silences.expected], minlength=n)
-        missing = expected - np.bincount(of[spoke], minlength=n)
+        expected = counted(of, silences.expected, n)
+        missing = expected - counted(of, spoke, n)
         asked = self._limits["expects"] | (self.left_at != NO_TIME)
-        abandoned = np.bincount(of[asked], minlength=n) == 0
+        abandoned = counted(of, asked, n) == 0
         back: Bool = (missing < share * expected) | abandoned
         return back
 
@@ -264,22 +272,6 @@ class Presence:
                 if name in number:
                     for field, value in zip(fields, values, strict=True):
                         getattr(self, field)[number[name]] = value
-
-
-class _Newest:
-    """The greatest of a per-point array over each group of points, groups sorted once."""
-
-    def __init__(self, code: I32, groups: int) -> None:
-        self._order = np.argsort(code, kind="stable")
-        present, self._first = np.unique(code[self._order], return_index=True)
-        self._present = present
-        self._groups = groups
-
-    def of(self, column: I64) -> I64:
-        newest = np.full(self._groups, NO_TIME, np.int64)
-        if len(self._order):
-            newest[self._present] = np.maximum.reduceat(column[self._order], self._first)
-        return newest
 
 
 def _passed(now: I64 | int, since: I64) -> I64:

@@ -8,8 +8,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-import numpy as np
-
+from anomaly.checks.bycode import counted
 from anomaly.checks.rows import I32, I64, Bool
 
 
@@ -47,9 +46,9 @@ def gateways_out(silences: Silences, share: float, points_min: int) -> Bool:
     """
     of = silences.gateway
     n = silences.gateways
-    expected = np.bincount(of[silences.expected], minlength=n)
-    dead_now = np.bincount(of[dead(silences)], minlength=n)
-    overdue = np.bincount(of[gateway_overdue(silences)], minlength=n)
+    expected = counted(of, silences.expected, n)
+    dead_now = counted(of, dead(silences), n)
+    overdue = counted(of, gateway_overdue(silences), n)
     return (expected >= points_min) & ((dead_now >= share * expected) | (overdue >= points_min))
 
 

@@ -33,6 +33,7 @@ from ingest.config import Config, OpsSettings
 from ingest.credentials import Credentials, CredentialsFault
 from ingest.delivering import Delivery
 from ingest.judge import Judge, Resume
+from ingest.memory import give_back
 from ingest.modes import FOLDER_MODE, too_open
 from ingest.mqtt.links import LinkEvent, slices_of
 from ingest.mqtt.poller import Poller
@@ -258,6 +259,7 @@ class App:
         self._write_engine_file()
         gc.collect()
         gc.freeze()
+        give_back()
         log.info(
             "engine is up in %.1f s: %d points, journal at %d, listening on %s",
             time.monotonic() - began, len(self.points), resume.journal_seq, self.listening_on or "no port",

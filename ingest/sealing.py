@@ -23,10 +23,9 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Final
 
-import pyarrow as pa
-
 from ingest.family import die_with_engine
 from ingest.fulldisk import is_full
+from ingest.memory import give_back
 from storage.compact import Compactor, CompactReport, Steps
 from storage.compact_plan import Job
 from storage.recovery import Damage
@@ -220,14 +219,6 @@ def _keep_memory() -> None:
         tune(_M_MMAP_THRESHOLD, LARGE_BYTES)
 
 
-def _give_memory_back() -> None:
-    """Before a wait of seconds: what the last seal left is a third of all that engine and sealer hold together."""
-    pa.default_memory_pool().release_unused()
-    trim = getattr(ctypes.CDLL(None), "malloc_trim", None)
-    if trim is not None:
-        trim(0)
-
-
 def _say(said: dict[str, Any]) -> None:
     sys.stdout.buffer.write(json.dumps(said).encode() + b"\n")
     sys.stdout.buffer.flush()
@@ -362,7 +353,7 @@ def main() -> None:
     )
     while not orders.ended:
         if not compacting.busy:
-            _give_memory_back()
+            give_back()
         order = orders.next(wait=not compacting.busy)
         if order is None:
             if not orders.ended:

@@ -19,6 +19,7 @@ import pyarrow as pa
 from anomaly.alerts.outbox import Outbox
 from ingest.fulldisk import FullDisk
 from ingest.lakelogs import alert_log_table, alerts_table
+from ingest.memory import give_back
 from ingest.sealing import CompactFault, SealFailed, SealProcess
 from storage import snapshot
 from storage.compact import CompactReport
@@ -138,7 +139,8 @@ class Tiers(threading.Thread):
         """Whatever is due."""
         self.disk.attempt("the export of alerts", self._export_alerts)
         self.disk.attempt("the export of the log of alerts", self._export_alert_log)
-        self._keep_snapshot()
+        if self._keep_snapshot():
+            give_back()
         now = time.monotonic()
         waiting = self._hot.pending(self.main_seq)
         self.hot_rows = sum(f.rows for f in waiting)
@@ -187,9 +189,10 @@ class Tiers(threading.Thread):
         if rows:
             _append_whole(self._alert_log, rows[-1]["id"], alert_log_table(rows))
 
-    def _keep_snapshot(self) -> None:
+    def _keep_snapshot(self) -> bool:
+        """Whether there was one to save, and it is saved."""
         if self._offer is None or (time.monotonic() < self._save_at and not self._stopping):
-            return
+            return False
         offer, self._offer = self._offer, None
         # The snapshot presumes the files written before it: they must survive a power cut first.
         self._hot.sync()
@@ -203,8 +206,9 @@ class Tiers(threading.Thread):
             # Until it or a newer one is saved the journal is not cut.
             self._offer = self._offer or offer
             self._save_at = time.monotonic() + FULL_RETRY_S
-            return
+            return False
         self._cut_journal()
+        return True
 
     def _begin_seal(self, now: float, upto_seq: int) -> None:
         self._sealed_at = now

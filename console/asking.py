@@ -33,6 +33,8 @@ FORMULA: Final = ("=", "+", "-", "@", "\t", "\r")
 BOM: Final = "\ufeff"
 """Without it spreadsheets take Chinese for Latin."""
 TRIAL: Final = "trial"
+PATIENCE_S: Final = 2.0
+"""So long the first list waits for queries to be planned: over a large lake each takes a tenth of a second."""
 
 
 def routes(console: Console) -> list[Route]:
@@ -50,13 +52,21 @@ class _Asking:
         self._console = console
         self._zone = ZoneInfo(console.city.time_zone)
         self._tried: dict[str, str] = {}
+        self._trying: asyncio.Task[None] | None = None
 
     async def queries(self, _: web.Request) -> web.StreamResponse:
-        """Every query there is; what cannot be asked is named with its fault and left out."""
+        """Every query there is; what cannot be asked is named with its fault and left out.
+
+        ``untried``: so many are listed that nobody has planned yet; it goes on.
+        """
         library = self._console.library
         await asyncio.to_thread(library.look)
         found = list(library.queries.values())
-        faults = await self._faults(found)
+        if any(query.sql not in self._tried for query in found):
+            if self._trying is None or self._trying.done():
+                self._trying = asyncio.create_task(self._try(found), name="console queries tried")
+            await asyncio.wait([self._trying], timeout=PATIENCE_S)
+        faults = {query.name: self._tried.get(query.sql, "") for query in found}
         broken = [
             *library.broken,
             *(Broken(f"{q.name}.sql", faults[q.name]) for q in found if faults[q.name]),
@@ -65,6 +75,7 @@ class _Asking:
             {
                 "queries": [told(query) for query in found if not faults[query.name]],
                 "broken": [{"file": one.file, "fault": one.fault} for one in broken],
+                "untried": sum(query.sql not in self._tried for query in found),
                 "free_sql": self._console.options.free_sql,
             }
         )
@@ -125,21 +136,18 @@ class _Asking:
         took = round((time.perf_counter() - began) * 1000, 1)
         return json_answer({"name": name, **more, "took_ms": took, "answer": orjson.Fragment(body)})
 
-    async def _faults(self, queries: list[Query]) -> dict[str, str]:
-        """Of each query why it cannot be answered, "" where it can; each text is tried once."""
-        found = {}
+    async def _try(self, queries: list[Query]) -> None:
+        """Plan each query once, by its text; "" where it can be answered."""
         for query in queries:
-            if query.sql not in self._tried:
-                bound = _wired(query.arguments({}, datetime.now(self._zone)))
-                question = {"sql": query.sql, "format": TRIAL, "parameters": bound}
-                try:
-                    status, _, body = await self._console.asker.ask("sql", question)
-                except Refused:
-                    found[query.name] = ""  # nobody has the time now; whoever asks it is told
-                    continue
-                self._tried[query.sql] = "" if status in (200, 408) else orjson.loads(body)["error"]
-            found[query.name] = self._tried[query.sql]
-        return found
+            if query.sql in self._tried:
+                continue
+            bound = _wired(query.arguments({}, datetime.now(self._zone)))
+            question = {"sql": query.sql, "format": TRIAL, "parameters": bound}
+            try:
+                status, _, body = await self._console.asker.ask("sql", question)
+            except Refused:
+                return  # nobody has the time now; whoever asks a broken one is told
+            self._tried[query.sql] = "" if status in (200, 408) else orjson.loads(body)["error"]
 
 
 def _wired(bound: dict[str, Any]) -> dict[str, Any]:

@@ -8,7 +8,7 @@ import { lang, pick, t } from "./words.js";
 import { failure } from "./words_more.js";
 import { said, w } from "./words_rooms.js";
 
-const FREE = "sql";
+const FREE = "sql", AGAIN_MS = 3000;
 const GROUPS = { flood: "flood", alerts: "alertsGroup", quality: "qualityGroup", video: "video", appeals: "appeals", food: "food", projects: "projectsGroup", services: "services", other: "other" };
 const MOMENTS = ["now", "now-1h", "now-3h", "now-24h", "today", "today+8h", "now-7d", "now-30d", "month-365d"];
 const of = (x, key) => (lang() === "zh" ? x[`${key}_zh`] || x[`${key}_en`] : x[`${key}_en`] || x[`${key}_zh`]);
@@ -24,8 +24,16 @@ export function createQueries(app, box) {
       listed = await roomApi.queries();
     } catch (error) { return list.replaceChildren(h("p.empty", {}, failure(error))); }
     drawList();
+    if (listed.untried) setTimeout(again, AGAIN_MS);
     const wanted = all().find((q) => q.name === (chosen?.name ?? app.roomLink?.split("/")[1])) ?? listed.queries[0];
     return wanted ? choose(wanted) : main.replaceChildren();
+  }
+  async function again() { // which of them are broken is known a little later
+    const found = box.hidden ? null : await roomApi.queries().catch(() => null);
+    if (!found) return;
+    listed = found;
+    drawList();
+    if (listed.untried) setTimeout(again, AGAIN_MS);
   }
   const all = () => [...listed.queries, ...(listed.free_sql && app.mayAct() ? [{ name: FREE, zh: w("freeSql"), en: w("freeSql"), about_zh: w("freeSqlAbout"), about_en: w("freeSqlAbout"), group: "other", parameters: [], columns: {}, chart: null }] : [])];
 

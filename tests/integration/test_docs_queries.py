@@ -7,7 +7,7 @@ from html.parser import HTMLParser
 from pathlib import Path
 
 from console.queryfiles import GROUPS, read
-from ingest.configfile import load
+from ingest.configfile import load, load_source
 from tests.engines import ROOT, yuzui_here
 
 PAGE = (ROOT / "docs" / "queries.md").read_text("utf-8")
@@ -34,6 +34,16 @@ def test_check_takes_the_pages_query_and_names_a_broken_one(tmp_path: Path) -> N
     assert 'query broken.sql: Binder Error: Referenced column "valeu" not found' in done.stderr
     assert "query headless.sql: it must begin with a comment" in done.stderr
     assert "mine.sql" not in done.stderr
+
+
+def test_a_projects_office_joins_with_the_file_shown(tmp_path: Path) -> None:
+    text = (ROOT / "docs" / "events.md").read_text("utf-8")
+    [shown] = [b for b in re.findall(r"^```toml\n(.*?)^```$", text, re.M | re.S) if '"project"' in b]
+    (tmp_path / "projects.toml").write_text(shown)
+    [source] = load_source(tmp_path / "projects.toml").source
+    assert source.event is not None
+    assert source.event.type == "project"
+    assert set(source.event.attributes) == {"progress", "planned", "devices"}
 
 
 class _Chunks(HTMLParser):

@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import time
+import zipfile
 from pathlib import Path
 from typing import Any
 
@@ -123,6 +124,13 @@ class Place:
 def place(tmp_path_factory: pytest.TempPathFactory) -> Place:
     """One for the module."""
     return Place(tmp_path_factory.mktemp("wheel"))
+
+
+def test_the_saved_queries_and_the_rooms_come_along(place: Place) -> None:
+    names = zipfile.ZipFile(place.wheel).namelist()
+    shipped = {path.name for path in (ROOT / "configs" / "queries").glob("*.sql")}
+    assert {name.rpartition("/")[2] for name in names if name.startswith("console/queries/")} == shipped
+    assert {"console/static/rooms.js", "console/static/duty.html"} <= set(names)
 
 
 def test_it_is_installed_far_from_the_checkout_and_every_command_helps(place: Place) -> None:

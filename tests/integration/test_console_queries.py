@@ -182,12 +182,13 @@ async def test_typed_sql_is_shut_unless_it_is_opened_and_then_reaches_no_file(
         assert {p: p.stat().st_mtime_ns for p in console.root.rglob("*") if p.is_file()} == before
         assert not secret.exists()
         assert no_trace()
-        for sql, status in {
-            "FROM range(101)": 413, "SELECT count(*) FROM range(1000000000) a, range(1000000000) b": 503,
-            "SELECT repeat('x', 1000000) FROM range(50)": 413, "SELECT $1": 400, "SELECT $name": 400,
+        endless = "SELECT sum(sin(a.range * b.range)) FROM range(10000) a, range(100000000) b"
+        for sql, ends in {
+            "FROM range(101)": {413}, endless: {413, 503}, "SELECT repeat('x', 1000000) FROM range(50)": {413},
+            "SELECT $1": {400}, "SELECT $name": {400},
         }.items():  # fmt: skip
             found = await ours.ask("POST", "/api/sql", {"sql": sql})
-            assert found[0] == status, (sql, found[1])
+            assert found[0] in ends, (sql, found[1])
         assert (await ours.ask("POST", "/api/sql", {"sql": "FROM range(100)"}))[0] == 200
         for body in (
             {"sql": 1},

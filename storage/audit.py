@@ -20,6 +20,8 @@ from typing import Any, Final
 log = logging.getLogger("yuzui.audit")
 
 FILE: Final = "audit.jsonl"
+FORMAT: Final = 1
+"""Of a line, in its field ``format``."""
 TEXT_MAX: Final = 500
 LINE_BYTES_MAX: Final = 16 * 1024
 """Six texts of TEXT_MAX characters, escaped, and the rest: the last line is within so many bytes of the end."""
@@ -75,7 +77,12 @@ def _append(path: Path, act: Act) -> None:
         fcntl.flock(fd, fcntl.LOCK_EX)
         last = _last(fd)
         said = {name: str(text)[:TEXT_MAX] for name, text in asdict(act).items()}
-        body = {"n": last["n"] + 1, "at": datetime.now(UTC).isoformat(timespec="milliseconds"), **said}
+        body = {
+            "format": FORMAT,
+            "n": last["n"] + 1,
+            "at": datetime.now(UTC).isoformat(timespec="milliseconds"),
+            **said,
+        }
         line = json.dumps({**body, "hash": _hash(last["hash"], body)}, ensure_ascii=False)
         os.write(fd, line.encode() + b"\n")
         os.fsync(fd)
@@ -103,29 +110,39 @@ def _hash(before: str, body: dict[str, Any]) -> str:
     return hashlib.sha256(f"{before}\n{text}".encode()).hexdigest()[:32]
 
 
+def format_of(root: Path) -> int:
+    """Of the last whole line; 0 where there is none."""
+    last: dict[str, Any] = {}
+    for last in read(root):  # noqa: B007 - the last one is wanted
+        pass
+    return int(last.get("format", 0))
+
+
 def read(root: Path, *, verify: bool = False) -> Iterator[dict[str, Any]]:
-    """All that was noted, the oldest first, as dicts with n, at, what, who, through, subject, detail.
+    """All that was noted, the oldest first, as dicts with format, n, at, what, who, through, subject, detail.
 
     Raises AuditFault, with ``verify`` at the first line that does not follow from the one before.
     """
     before, number = FIRST, 0
     try:
-        lines = (root / FILE).read_bytes().split(b"\n")
+        raw = (root / FILE).read_bytes()
     except FileNotFoundError:
         return
-    for at, line in enumerate(lines, 1):
-        if not line:
-            continue
+    last_is_whole = True
+    at = 0
+    for at, line in enumerate(raw.removesuffix(b"\n").split(b"\n") if raw else (), 1):
         try:
             body = json.loads(line)
             said = body.pop("hash")
         except (ValueError, KeyError, AttributeError):
-            if verify:
-                raise AuditFault(f"line {at} of {FILE} is not whole") from None
+            last_is_whole = False  # cut short, or damaged: then the next does not follow
             continue
+        last_is_whole = True
         if verify and (said != _hash(before, body) or body.get("n") != number + 1):
             raise AuditFault(
                 f"line {at} of {FILE} does not follow from the one before: it was changed or moved"
             )
         before, number = said, int(body.get("n", number + 1))
         yield body
+    if verify and not last_is_whole and raw.endswith(b"\n"):
+        raise AuditFault(f"line {at} of {FILE} is not whole")

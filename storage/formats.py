@@ -17,7 +17,7 @@ from typing import Final
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from storage import hashes, hotlist, snapshot
+from storage import audit, hashes, hotlist, snapshot
 from storage.hot import list_hot
 from storage.schema import FORMAT_VERSION, META_FORMAT
 from storage.scrub_parquet import READ_FAULTS
@@ -67,6 +67,7 @@ def _versions(root: Path, outbox_known: int) -> Iterator[tuple[Path, int, int]]:
     for _, path in snapshot.list_snapshots(root / "snapshot"):
         yield path, _head(path, snapshot.HEAD.size, snapshot.MAGIC), snapshot.VERSION
     yield root / "outbox.db", _outbox(root / "outbox.db"), outbox_known
+    yield root / audit.FILE, audit.format_of(root), audit.FORMAT
     for path in _parquet(root):
         yield path, _parquet_format(path), FORMAT_VERSION
     listed = root / "lake" / "hot" / hotlist.LIST_NAME

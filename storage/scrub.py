@@ -18,7 +18,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Final
 
-from storage import hashes, snapshot
+from storage import audit, hashes, snapshot
 from storage.hashes import Sum, hashes_dir, name_of, sum_of
 from storage.hotlist import LIST_NAME
 from storage.lock import in_use
@@ -144,6 +144,7 @@ class _Scrub:
             if name_of(self._root, path) not in {f.path for f in report.findings}:
                 self._find(path, what)
         self._check_outbox()
+        self._check_audit()
         hashes.keep_sums(self._root, self._new)
         if self._kept.damaged:
             hashes.mend(self._root)
@@ -280,6 +281,17 @@ class _Scrub:
             said = [str(bad)]
         if said != ["ok"]:
             self._find(path, f"SQLite says: {'; '.join(said)[:300]}")
+
+    def _check_audit(self) -> None:
+        path = self._root / audit.FILE
+        if not path.exists():
+            return
+        self._report.files += 1
+        try:
+            for _ in audit.read(self._root, verify=True):
+                pass
+        except audit.AuditFault as bad:
+            self._find(path, str(bad))
 
 
 def _lake_files(root: Path) -> Iterator[Path]:

@@ -108,6 +108,7 @@ _PLAIN: Final[dict[str, Words]] = {
     "rollup_1h": ("rollups of its day", "the readings of that day", REPAIR),
     "alerts": ("alerts of the lake", "the outbox, for 30 days", RESTART),
     "quarantine": ("refused messages", "the journal, if it still reaches back", RESTART),
+    "audit.jsonl": ("who did what, from there on", "", "restore it from a backup"),
     "outbox.db": ("alerts not delivered yet, and their state", "lake/alerts has what was exported", RESTART),
 }
 

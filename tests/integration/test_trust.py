@@ -15,6 +15,7 @@ import pytest
 
 from ingest.credentials import hash_password
 from storage import audit
+from storage.scrub import scrub
 from tests.brokers import Mosquitto, needs_mosquitto
 from tests.engines import EngineProcess, free_port, site_config, until, yuzui_here
 from tests.talk import Talker
@@ -167,7 +168,9 @@ def test_acts_and_logins_are_noted_in_order_and_a_changed_line_is_found(site: Si
         done = yuzui_here("audit", "--verify", "-c", str(site.engine.config), env=site.env)
         assert done.returncode == 1
         assert "does not follow" in done.stderr
+    assert [f.path for f in scrub(site.engine.data).findings if f.path == audit.FILE] == [audit.FILE]
     file.write_bytes(kept)
+    assert audit.format_of(site.engine.data) == audit.FORMAT
 
 
 @needs_mosquitto
@@ -238,6 +241,9 @@ def test_a_line_cut_short_is_closed_and_the_next_follows_from_the_last_whole_one
     file.write_bytes(file.read_bytes()[:-20])
     assert audit.note(tmp_path, audit.Act(audit.LOGIN, "c", detail="x" * 5000 + '"\n'))
     assert [row["who"] for row in audit.read(tmp_path)] == ["a", "c"]
-    with pytest.raises(audit.AuditFault, match="line 2"):
+    assert len(list(audit.read(tmp_path, verify=True))) == 2, "a line cut short is no crime"
+    whole = file.read_bytes()
+    file.write_bytes(whole[:-40] + b"#" + whole[-39:])
+    with pytest.raises(audit.AuditFault, match="line 3"):
         list(audit.read(tmp_path, verify=True))
     assert not audit.note(tmp_path / "nowhere", audit.Act(audit.LOGIN, "d"))

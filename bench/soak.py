@@ -144,7 +144,7 @@ def real(seconds: float, rate: float, points: int, folder: Path) -> Soak:
             nonlocal told
             if time.monotonic() - told > 10:
                 told = time.monotonic()
-                _say(f"{told - begun:.0f} s, {load.latest.get('sent', 0):,} sent, {watch.samples[-1:]}")
+                _say(f"{told - begun:.0f} s, {load.latest.get('sent', 0):,} sent{_looked(watch.samples)}")
 
         listen([load], lambda: load.report is not None, seconds + CHILD_S_MAX, news)
         assert load.report is not None
@@ -182,6 +182,14 @@ def _watch(rig: Rig, seconds: float) -> Watch:
     watch = Watch(rig.engine, rig.data, max(LOOK_S_MIN, seconds / LOOKS))
     watch.start()
     return watch
+
+
+def _looked(samples: list[Sample]) -> str:
+    """The newest look, for a line of progress."""
+    if not samples:
+        return ""
+    now = samples[-1]
+    return f", {now.memory_mb:,.0f} MB, {now.descriptors:,} descriptors, {now.threads} threads"
 
 
 def _finish(soak: Soak, rig: Rig, samples: list[Sample]) -> None:

@@ -41,7 +41,7 @@ RESULTS: Final = ROOT / "bench" / "results"
 LOOKS: Final = 400
 """Of a run: enough for a trend, few enough to cost nothing."""
 LOOK_S_MIN: Final = 0.5
-WEEK_GRACE_S: Final = 10
+WEEK_GRACE_S: Final = 30
 REAL_GRACE_S: Final = 60
 """[sealed] grace_s here: at the default of two hours replaced files would pile up by design for longer than the run."""
 SEEN_S_MAX: Final = 20.0

@@ -217,7 +217,7 @@ def test_status_is_one_line_and_an_exit_code(engine: EngineProcess, tmp_path: Pa
 
 def test_doctor_measures_and_names_sources_without_times(engine: EngineProcess) -> None:
     found = {f["subject"]: f for f in map(json.loads, yuzui(engine, "doctor", "--json").splitlines())}
-    assert {"disk fsync", "disk room", "clock", "open files", "times", "engine"} == set(found)
+    assert {"disk fsync", "disk room", "disk days", "clock", "open files", "times", "engine"} == set(found)
     assert found["engine"]["figure"] == "ready"
     assert found["times"]["figure"].endswith(": site")
     lines = yuzui(engine, "doctor").splitlines()

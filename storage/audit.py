@@ -6,6 +6,7 @@ the line before, so a line that was changed, taken out or put in between is foun
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import hashlib
 import json
@@ -16,6 +17,8 @@ from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Final
+
+from storage.fsync import fsync_dir
 
 log = logging.getLogger("yuzui.audit")
 
@@ -84,10 +87,15 @@ def _append(path: Path, act: Act) -> None:
             **said,
         }
         line = json.dumps({**body, "hash": _hash(last["hash"], body)}, ensure_ascii=False)
-        os.write(fd, line.encode() + b"\n")
+        whole = line.encode() + b"\n"
+        if os.write(fd, whole) != len(whole):
+            # What a disk takes of a line before it is full is closed by the next; it is not noted.
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(path))
         os.fsync(fd)
     finally:
         os.close(fd)
+    if last["n"] == 0:
+        fsync_dir(path.parent)
 
 
 def _last(fd: int) -> dict[str, Any]:

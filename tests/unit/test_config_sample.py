@@ -15,22 +15,12 @@ from pydantic.fields import FieldInfo
 from ingest.config import Config
 from ingest.configfaults import keys_at, model_in
 from ingest.configfile import is_path_key, load
+from ingest.reference import tables
 
 ROOT = Path(__file__).resolve().parents[2]
 SAMPLE = ROOT / "configs" / "sample.toml"
 TEXT = SAMPLE.read_text("utf-8")
 ALL_TEXT = re.sub(r"^# (\w+ = .*)$", r"\1", TEXT, flags=re.MULTILINE)
-
-
-def models(
-    model: type[BaseModel], loc: tuple[str, ...] = ()
-) -> Iterator[tuple[tuple[str, ...], type[BaseModel]]]:
-    """Every table of the config with its place; of arrays and kinds, the table that repeats."""
-    yield loc, model
-    for name, info in model.model_fields.items():
-        inner = model_in(info.annotation)
-        if inner is not None:
-            yield from models(inner, (*loc, name))
 
 
 def keys_of(model: type[BaseModel]) -> dict[str, FieldInfo]:
@@ -57,7 +47,7 @@ def shown_at(loc: tuple[str, ...]) -> dict[str, Any]:
 
 def option_lines() -> Iterator[tuple[tuple[str, ...], str, str]]:
     """(table, key, comment) of every option in the sample, commented out or not."""
-    known = dict(models(Config))
+    known = dict(tables(Config))
     loc: tuple[str, ...] = ()
     for line in ALL_TEXT.splitlines():
         if head := re.fullmatch(r"\[+([\w.-]+)\]+", line):
@@ -76,7 +66,7 @@ def test_the_sample_is_a_config_without_a_fault() -> None:
 
 
 @pytest.mark.parametrize(
-    ("loc", "model"), list(models(Config)), ids=lambda p: ".".join(p) if isinstance(p, tuple) else ""
+    ("loc", "model"), list(tables(Config)), ids=lambda p: ".".join(p) if isinstance(p, tuple) else ""
 )
 def test_every_key_of_a_table_stands_in_the_sample(loc: tuple[str, ...], model: type[BaseModel]) -> None:
     shown = shown_at(loc)
@@ -95,9 +85,9 @@ def test_every_option_says_in_its_line_what_it_is_for() -> None:
 def test_a_value_marked_default_is_the_default_and_only_such_a_value_is() -> None:
     wrong = []
     marked = 0
-    tables = dict(models(Config))
+    known = dict(tables(Config))
     for loc, key, comment in option_lines():
-        info = keys_of(tables[loc])[key]
+        info = keys_of(known[loc])[key]
         default = None if info.is_required() else info.get_default(call_default_factory=True)
         same = not info.is_required() and shown_at(loc)[key] == default
         says = comment.startswith("default.")
@@ -110,7 +100,7 @@ def test_a_value_marked_default_is_the_default_and_only_such_a_value_is() -> Non
 
 def test_every_option_that_names_a_file_or_folder_follows_the_naming_rule_of_relative_paths() -> None:
     """Options holding a path would otherwise depend on the folder the engine was started in."""
-    for loc, model in models(Config):
+    for loc, model in tables(Config):
         for name, info in model.model_fields.items():
             text = str in (info.annotation, *get_args(info.annotation))
             if text and re.search(r"(file|dir|path|folder)$", name):

@@ -13,7 +13,8 @@ import numpy.typing as npt
 
 from anomaly.live import Picture
 from console.display import Display
-from storage.batch import U8, Bool
+from storage.batch import F64, I32, U8, Bool
+from storage.fast import IS_COMPILED, compiled, unsigned
 from storage.flags import SUSPECT
 
 SEVERITIES: Final = 5
@@ -23,16 +24,17 @@ DOUBTFUL: Final = 1 << 4
 TAKEN: Final = 1 << 5
 NO_VALUE: Final = 1 << 6
 FAULT: Final = 1 << 7
+_OFFLINE, _DOUBTFUL, _TAKEN, _NO_VALUE, _FAULT = (
+    np.uint8(one.bit_length() - 1) for one in (OFFLINE, DOUBTFUL, TAKEN, NO_VALUE, FAULT)
+)
 LEVEL_STEPS: Final = 254.0
 LEVEL_LOW: Final = 1.0
 LEVEL_HIGH: Final = 255.0
-LEVEL_STEP: Final = 2
+LEVEL_STEP: Final = np.int32(2)
 """A level moves by at least this: half a per cent of its scale, so that noise costs no bytes."""
 BELOW_FIRST: Final = 3.0
 """Where nothing says how low a value can be, the scale begins this many times the distance from the first level to the
 last below the first."""
-
-_F32 = npt.NDArray[np.float32]
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,7 +48,7 @@ class Shown:
 
 
 class Painter:
-    """Makes Shown after Shown of one display; keeps the level shown before, and buffers."""
+    """Makes Shown after Shown of one display; keeps the level shown before."""
 
     def __init__(self, display: Display, picture: Picture) -> None:
         points, limits = display.points, picture.engine.limits
@@ -63,46 +65,102 @@ class Painter:
             high = np.where(np.isnan(last), np.where(rising, points.range_max, -points.range_min), last)
             width = high - low
         sound = np.isfinite(low) & np.isfinite(width) & (width > 0)
-        # level = value * by + off, cut to 1 ... 255; without a scale it is the middle.
+        # level = value * by + off, cut to 1 ... 255; without a scale it is the middle. Half a step is in the offset:
+        # cutting off is rounding.
         by = LEVEL_STEPS / np.where(sound, width, 1.0)
         self._by = np.where(sound, sign * by, 0.0)
         self._off = np.where(sound, 1.5 - np.where(sound, low, 0.0) * by, 128.0)
         n = len(points)
         self._video = np.zeros(n, np.bool_)
         self._video[display.number] = display.video
-        self._has_video = bool(display.video.any())
-        self._shown = np.zeros(n, np.uint8)
-        self._never = np.ones(n, np.bool_)
-        self._room = np.empty(n)
-        self._number = display.number.astype(np.intp)
+        self._level = np.zeros(n, np.uint8)
+        self._nobody = np.zeros(n, np.bool_)
 
-    def paint(self, picture: Picture, taken: Bool | None = None) -> Shown:
-        """``taken`` bool[points]: alerts of them are acknowledged or silenced."""
-        never = np.isnan(picture.value)
-        room, before = self._room, self._shown
-        with np.errstate(over="ignore", invalid="ignore"):
-            np.multiply(picture.value, self._by, out=room)
-            np.add(room, self._off, out=room)
-            # Half a step is in the offset: cutting off is rounding.
-            np.clip(room, LEVEL_LOW, LEVEL_HIGH, out=room)
-            level = room.astype(np.uint8)
-        level *= ~never
-        # Modulo 256 one comparison finds both directions; to and from 0 always moves.
-        moved = (level - before + np.uint8(1)) > LEVEL_STEP
-        moved |= never != self._never
-        np.copyto(before, level, where=moved)
-        self._never = never
-        # Of the QARTOD flags the doubtful ones are the greatest; 0 is none yet.
-        state = picture.severity | (picture.flag >= SUSPECT).view(np.uint8) << np.uint8(4)
-        offline = picture.silent
-        if self._has_video:
-            offline = offline | (self._video & (picture.value == 0.0))
-        state |= offline.view(np.uint8) << np.uint8(3)
-        state |= never.view(np.uint8) << np.uint8(6)
-        state |= picture.fault.view(np.uint8) << np.uint8(7)
-        if taken is not None:
-            state |= taken.view(np.uint8) << np.uint8(5)
-        return Shown(self._display, picture, before.take(self._number), state.take(self._number))
+    def paint(self, picture: Picture, taken: Bool | None = None, loop: bool = IS_COMPILED) -> Shown:
+        """``taken`` bool[points]: alerts of them are acknowledged or silenced; ``loop``: else in columns."""
+        number = self._display.number
+        scale = picture.value, self._by, self._off, self._level
+        said = (
+            picture.value, picture.flag, picture.silent, picture.severity, picture.fault,
+            self._nobody if taken is None else taken, self._video,
+        )  # fmt: skip
+        if not loop:
+            _move(*scale)
+            return Shown(self._display, picture, self._level.take(number), _states(*said).take(number))
+        state, shown = np.empty(len(self._level), np.uint8), np.empty((2, len(number)), np.uint8)
+        _level_loop(*scale)
+        _state_loop(*said, state)
+        _gather_loop(number, self._level, shown[0])
+        _gather_loop(number, state, shown[1])
+        return Shown(self._display, picture, shown[0], shown[1])
+
+
+def warm() -> None:
+    """Compile the loops, or load them as they were compiled before."""
+    real, byte, yes = np.zeros(1), np.zeros(1, np.uint8), np.zeros(1, np.bool_)
+    _level_loop(real, real, real, byte)
+    _state_loop(real, byte, yes, byte, yes, yes, yes, byte.copy())
+    _gather_loop(np.zeros(1, np.int32), byte, byte.copy())
+
+
+# Without a branch on data, in 32 bits: else they would not become vector instructions, and take three times as long.
+
+
+@compiled
+def _level_loop(value: F64, by: F64, off: F64, level: U8) -> None:
+    """All [points]; ``level`` as shown before becomes that of now."""
+    for p in range(len(value)):
+        place = value[p] * by[p] + off[p]
+        place = place if place > LEVEL_LOW else LEVEL_LOW
+        place = place if place < LEVEL_HIGH else LEVEL_HIGH
+        now, before = np.int32(place), np.int32(level[p])
+        there = now if before == 0 or abs(now - before) >= LEVEL_STEP else before
+        level[p] = 0 if value[p] != value[p] else there
+
+
+@compiled
+def _state_loop(
+    value: F64, flag: U8, silent: Bool, severity: U8, fault: Bool, taken: Bool, video: Bool, state: U8
+) -> None:
+    """All [points]; ``state`` is written."""
+    for p in range(len(value)):
+        offline = silent[p] | (video[p] & (value[p] == 0.0))
+        doubtful, never = flag[p] >= SUSPECT, value[p] != value[p]
+        state[p] = (
+            severity[p]
+            | np.uint8(offline) << _OFFLINE
+            | np.uint8(doubtful) << _DOUBTFUL
+            | np.uint8(taken[p]) << _TAKEN
+            | np.uint8(never) << _NO_VALUE
+            | np.uint8(fault[p]) << _FAULT
+        )
+
+
+@compiled
+def _gather_loop(number: I32, plane: U8, shown: U8) -> None:
+    for k in range(len(number)):
+        shown[k] = plane[unsigned(number[k])]
+
+
+def _move(value: F64, by: F64, off: F64, level: U8) -> None:
+    """The same bits as _level_loop, without a compiler."""
+    with np.errstate(over="ignore", invalid="ignore"):
+        now = np.clip(value * by + off, LEVEL_LOW, LEVEL_HIGH).astype(np.uint8)
+    # Modulo 256 one comparison finds both directions.
+    there = np.where((level == 0) | (now - level + np.uint8(1) > LEVEL_STEP), now, level)
+    np.multiply(there, ~np.isnan(value), out=level)
+
+
+def _states(value: F64, flag: U8, silent: Bool, severity: U8, fault: Bool, taken: Bool, video: Bool) -> U8:
+    """The same bits as _state_loop, without a compiler."""
+    state = severity.copy()
+    # Of the QARTOD flags the doubtful ones are the greatest; 0 is none yet.
+    for shift, where in (
+        (_DOUBTFUL, flag >= SUSPECT), (_OFFLINE, silent | (video & (value == 0.0))), (_NO_VALUE, np.isnan(value)),
+        (_FAULT, fault), (_TAKEN, taken),
+    ):  # fmt: skip
+        state |= where.view(np.uint8) << shift
+    return state
 
 
 def severity_counts(shown: Shown) -> npt.NDArray[np.int64]:

@@ -38,10 +38,12 @@ async def opened(app: App, live: Live, outbox: Outbox) -> Door:
         from console.display import City
         from console.server import Console, Marks
         from console.settings import Options
+        from console.shown import warm
     except ModuleNotFoundError as missing:
         if (missing.name or "").partition(".")[0] != "console":
             raise
         raise ValueError("[console] is enabled and the console is not installed: yuzui[console]") from None
+    warm()
     config = app.config
     said = config.console.model_dump(exclude={"enabled"})
     given: dict[str, Any] = {name: tuple(one) if isinstance(one, list) else one for name, one in said.items()}

@@ -5,6 +5,7 @@ from __future__ import annotations
 import shutil
 import sys
 import time
+from importlib.util import find_spec
 from pathlib import Path
 
 import click
@@ -16,7 +17,7 @@ from ingest import kernelcache
 @click.command("warm")
 @click.option("-q", "--quiet", is_flag=True, help="Say nothing when all goes well.")
 def command(quiet: bool) -> None:
-    """Compile the wire's kernels and the checks' loops, and keep their machine code.
+    """Compile the wire's kernels, the checks' loops and the map's, and keep their machine code.
 
     Once for each version of Yuzui and each environment; scripts/setup.sh does it, and an engine that finds
     nothing kept does it itself before it listens, which then takes it half a minute. Without numba (the extra
@@ -38,6 +39,10 @@ def command(quiet: bool) -> None:
         from anomaly.warm import warm
 
         warm()
+        if find_spec("console") is not None:
+            from console.shown import warm as warm_map
+
+            warm_map()
     _forget_others(where)
     if not quiet:
         click.echo(f"warm in {time.monotonic() - began:.1f} s, kept in {where or 'the cache of numba'}")

@@ -16,6 +16,7 @@ from anomaly.rulebook import EVENT, rulebook
 from console import frames
 from console.display import CODES_MAX, City, display
 from console.shown import DOUBTFUL, FAULT, NO_VALUE, OFFLINE, SEVERITY, TAKEN, Painter, severity_counts
+from storage.fast import IS_COMPILED
 from storage.flags import FAIL, GOOD, MISSING, SUSPECT
 from storage.points import PointTable
 from tests.anomaly_city import T0, S, check_settings, kind_settings, point_table, positions, raw_batch
@@ -146,6 +147,40 @@ def test_level_grows_toward_the_alarming_end_and_stands_still_under_noise() -> N
             painter.paint(picture_of(engine, value=np.full(3, 20.0 + noise * step))).level == before
         ).all()
     assert (painter.paint(picture_of(engine, value=np.full(3, 20.0 + 3 * step))).level != before).any()
+
+
+@pytest.mark.skipif(not IS_COMPILED, reason="numba is not installed: there are only columns")
+def test_loops_and_columns_paint_the_same_bits() -> None:
+    seed = 11
+    print("seed", seed)
+    dice, n = np.random.default_rng(seed), 3000
+    table = point_table(n)
+    table.lon, table.lat = 104 + dice.random(n), 30 + dice.random(n)
+    table.kinds, table.kind = ["waterlogging", "video"], dice.integers(0, 2, n).astype(np.int32)
+    table.falling[:] = dice.random(n) < 0.3
+    table.retired[:] = dice.random(n) < 0.1
+    table.level[:, dice.random(n) < 0.2] = np.nan
+    engine = engine_of(table)
+    of = display(table, CITY)
+    loop, columns = (Painter(of, picture_of(engine)) for _ in range(2))
+    odd = np.array([np.nan, np.inf, -np.inf, 0.0, -0.0, 1e300, -1e300, 5e-324])
+    before = np.zeros(len(of), np.uint8)
+    moves = set()
+    for seq in range(1, 30):
+        value = np.where(dice.random(n) < 0.2, dice.choice(odd, n), dice.normal(20, 20, n))
+        columns_of = {"value": value, "flag": dice.choice([0, 1, 2, 3, 4, 9], n).astype(np.uint8)}
+        columns_of |= {"severity": dice.integers(0, 5, n).astype(np.uint8)}
+        columns_of |= {name: dice.random(n) < 0.3 for name in ("silent", "fault")}
+        picture = picture_of(engine, seq, **columns_of)
+        taken = None if seq % 3 == 0 else dice.random(n) < 0.3
+        fast, plain = loop.paint(picture, taken, loop=True), columns.paint(picture, taken, loop=False)
+        np.testing.assert_array_equal(fast.level, plain.level)
+        np.testing.assert_array_equal(fast.state, plain.state)
+        stayed = (before != 0) & (fast.level != 0)
+        moves |= set((fast.level.astype(int) - before)[stayed].tolist())
+        before = fast.level
+    assert {1, -1}.isdisjoint(moves)
+    assert len(moves) > 300
 
 
 @pytest.mark.parametrize(("share", "bytes_max"), [(1.0, 60_000), (0.01, 6_000)])

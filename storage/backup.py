@@ -31,6 +31,7 @@ from storage.pointmap import backup_file, points_file
 from storage.scrub_parquet import READ_FAULTS
 from storage.segment import list_segments
 
+TIME: Final = "%Y%m%dT%H%M%SZ"
 COPY_BYTES: Final = 1 << 20
 ATTEMPTS: Final = 5
 """Replaced files of a table live for the grace; a copy that takes longer begins anew with what it has."""
@@ -79,6 +80,7 @@ def back_up(
     settle: Settle | None,
     config: Mapping[str, Path] | None = None,
     keep: int = 3,
+    anew: bool = False,
     telling: Telling = Telling(),
 ) -> Report:
     """Back up the data folder ``root`` into a new folder below ``target``.
@@ -87,6 +89,7 @@ def back_up(
     settle    of the running engine, None where none runs
     config    files to keep beside the data, by the name they get
     keep      backups left in ``target`` afterwards
+    anew      link nothing: what the backup disk damaged would stay damaged in every backup to come
 
     What is there already from the backup before is linked, not copied. Raises NotWhole, BackupBusy, OSError: then the
     backups before stand as they were.
@@ -98,7 +101,7 @@ def back_up(
             shutil.rmtree(leftover)
         part = target / f"{PART}{os.getpid()}"
         try:
-            one = _Backup(root, part, _previous(target), telling)
+            one = _Backup(root, part, None if anew else _previous(target), telling)
             one.take(settle, config or {})
             final = one.finish(version, target)
         except BaseException:
@@ -161,9 +164,9 @@ class _Backup:
         self._part.mkdir(mode=0o700)
         for attempt in range(ATTEMPTS):
             with look(self._root) as seen:
-                self._telling.total(_bytes_of(seen))
                 wanted: set[str] = set()
                 try:
+                    self._telling.total(_bytes_of(seen))
                     self._instant(seen, settle, wanted)
                     self._table_files(seen, wanted)
                     break
@@ -354,8 +357,11 @@ class _Backup:
         fsync_file(manifest)
         for at, _, _ in os.walk(self._part, topdown=False):
             fsync_dir(Path(at))
-        while (final := target / f"{now:%Y%m%dT%H%M%SZ}-{self._seq:020d}").exists():
-            now += timedelta(seconds=1)  # made within the same second: names stay in their order
+        # Names keep the order in which backups were made, also within a second and after a clock that was ahead: the
+        # last by name is the newest, and the first ones are removed.
+        for before in backups(target)[-1:]:
+            now = max(now, datetime.strptime(before.name[:16] + "+0000", f"{TIME}%z") + timedelta(seconds=1))
+        final = target / f"{now:{TIME}}-{self._seq:020d}"
         os.replace(self._part, final)
         fsync_dir(target)
         return final

@@ -7,6 +7,7 @@ import signal
 import time
 from pathlib import Path
 
+from storage.lock import LOCK_NAME
 from tests.engines import EngineProcess, site_config, until, yuzui_here
 from tests.talk import Talker
 
@@ -79,5 +80,18 @@ def test_what_was_reloaded_holds_after_a_kill(tmp_path: Path) -> None:
         engine.start()
         engine.until_lake("SELECT point_id, value FROM readings", [("b", 26.0)])
         assert firing(engine) == [("b", 3)]
+    finally:
+        engine.stop()
+
+
+def test_a_reload_asked_for_during_a_start_ends_nothing_and_comes_after_it(tmp_path: Path) -> None:
+    engine = EngineProcess(tmp_path, site_config(tmp_path, {"g": ["a"]})).start(wait=False)
+    try:
+        # From here on it is starting: everything that takes its time comes behind the lock.
+        until((engine.data / LOCK_NAME).exists, "the data folder's lock")
+        engine.signal(signal.SIGHUP)
+        engine.ready()
+        until(lambda: engine.vitals()["reload"], "the reload")
+        assert engine.vitals()["reload"]["faults"] == []
     finally:
         engine.stop()

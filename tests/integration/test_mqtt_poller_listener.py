@@ -505,3 +505,23 @@ def test_a_poller_never_blocks_with_nothing_to_do(turner: Turner) -> None:
     for _ in range(1000):
         turner.turn()
     assert time.perf_counter() - began < 2.0
+
+
+def test_unfinished_messages_of_many_gateways_never_outgrow_the_room_of_one_poll() -> None:
+    size, held = 17_000, 16_000
+    with Turner(WireSettings(read_bytes_max=64 * 1024)) as turner:
+        address = listen(turner)
+        gateways = [Gateway(address, client_id=f"gw-{n}") for n in range(450)]
+        for gateway in gateways:
+            admitted(turner, gateway)
+        message = encode(Publish("cd/gw/rain", b"7" * size, 1, pid=5), False)
+        heard = [turner.poller.counters["bytes_in"]]
+        for part in (message[:held], message[held : held + 1], message[held + 1 :]):
+            for gateway in gateways:
+                gateway.sock.sendall(part)
+            heard.append(heard[-1] + len(part) * len(gateways))
+            turner.until(lambda: turner.poller.counters["bytes_in"] == heard[-1])
+        assert turner.payloads == [b"7" * size] * len(gateways)
+        turner.until(lambda: all(len(one.read()) == 4 for one in gateways))
+        for gateway in gateways:
+            gateway.sock.close()

@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from ingest.codecs import sparkplug
 from ingest.codecs.base import Parsed
 from ingest.codecs.sparkplug import Sparkplug
 from ingest.codecs.sparkplug_pb2 import Payload
@@ -219,3 +220,21 @@ def test_commands_and_states_of_hosts_say_nothing() -> None:
     for topic in ("spBv1.0/g/NCMD/n1", "spBv1.0/g/DCMD/n1/d1", "spBv1.0/STATE/host"):
         parsed = speaker().parse(topic, b"\xff")
         assert (len(parsed), parsed.refusals, parsed.asks) == (0, [], [])
+
+
+def test_births_that_invent_names_are_not_remembered_for_ever(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sparkplug, "ALIASES_MAX", 20)
+    monkeypatch.setattr(sparkplug, "DEVICES_MAX", 5)
+    monkeypatch.setattr(sparkplug, "TOLD_MAX", 60)
+    codec = speaker()
+    say(codec, "NBIRTH", payload(bd_seq(1)))
+    for number in range(200):
+        names = [metric(f"m{number}-{n}", datatype=9, float_value=1.0) for n in range(3)]
+        say(codec, "DBIRTH", payload(*names, seq=number + 1), f"d{number}")
+        (node,) = codec._nodes.values()
+        assert len(node.types) <= 20
+        assert len(node.devices) <= 5
+    for number in range(200):
+        codec.parse(f"spBv1.0/g/NBIRTH/n{number}", payload(metric("a", 1, 9, float_value=1.0)))
+        assert sum(len(node.types) for node in codec._nodes.values()) <= 61
+    assert say(codec, "NBIRTH", payload(metric("a", 1, 9, float_value=1.0))).keys == [("n1", "a")]

@@ -7,6 +7,7 @@ import math
 import orjson
 import pytest
 
+from ingest import routes
 from ingest.codecs import binding
 from ingest.config import Config, SourceSettings
 from ingest.decode.messages import Chunk, Messages
@@ -289,3 +290,30 @@ def test_a_thousand_filters_are_found_level_by_level() -> None:
 
 def test_a_refused_keeps_its_explanation_short() -> None:
     assert len(Refused("bad_json", "x" * 10_000).detail) == 200
+
+
+def test_a_flood_of_topics_below_a_filter_is_not_remembered_for_ever(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(routes, "LEARNED_MIN", 50)
+    city = City(topics=["env/#"])
+    for number in range(500):
+        assert len(city.say(f"env/{number}", {"d": "a", "t": MS, "m": {"x": number}})[0]) == 1
+    table = city.routes.table(None, lambda *_: True)
+    assert 0 < len(table) <= 50 + len(city.points)
+    city.say("own/b", {"t": MS, "m": {"x": 1}})
+    city.say("env/501", {"d": "a", "t": MS, "m": {"x": 1}})
+    assert b"own/b" in table, "what the registry lists is not forgotten with them"
+
+
+def test_lists_of_keys_that_never_come_again_are_not_remembered_for_ever(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(binding, "SHAPE_KEYS_MAX", 50)
+    city = City()
+    tables = [city.routes.table(None, lambda *_: True)[f"env/{device}/up".encode()].keys for device in "ab"]
+    for number in range(500):
+        for device, good in (("a", 2), ("b", 1)):
+            # A bad one among them: the message is read one by one, into lists of its own.
+            body = {"t": MS, "m": {"x": number, "y": number, "bad": "text"}}
+            assert len(city.say(f"env/{device}/up", body)[0]) == good
+            held = sum(len(shape.keys) for table in tables if table for shape in table._shapes.values())
+            assert 0 < held <= 50

@@ -304,8 +304,10 @@ class Compactor:
     def _find_replaced(self) -> None:
         """At a start: files that no table names are replaced ones whose grace begins anew."""
         for table in (self._main, self._late):
-            table.version_of(APP_ID)
-            self._replaced.add(set(table.folder.glob("date=*/hour=*/*.parquet")) - set(table.paths()))
+            watermark = table.version_of(APP_ID)
+            unnamed = set(table.folder.glob("date=*/hour=*/*.parquet")) - set(table.paths())
+            # One above the watermark was never committed: the seal made again may give its name to a live file.
+            self._replaced.add(path for path in unnamed if _last_of(path.name) <= watermark)
         for folder in (minute_dir(self.root), hour_dir(self.root)):
             newest = {of: path for of, _, path in list_rollups(folder)}
             self._replaced.add(path for of, _, path in list_rollups(folder) if newest[of] != path)
@@ -335,10 +337,15 @@ def _files(files: pa.Table, hours: I64) -> list[LiveFile]:
     found = []
     columns = (files[name].to_pylist() for name in ("path", "num_records", "size_bytes"))
     for path, rows, size, hour in zip(*columns, hours.tolist(), strict=True):
-        named = SEALED_NAME.fullmatch(path.rpartition("/")[2])
-        last = int(named.group(2)) if named else -1
-        found.append(LiveFile(path, hour, rows, size, named is None, last))
+        last = _last_of(path.rpartition("/")[2])
+        found.append(LiveFile(path, hour, rows, size, last < 0, last))
     return found
+
+
+def _last_of(name: str) -> int:
+    """The newest journal seq of a sealed file, -1 of a compacted one."""
+    named = SEALED_NAME.fullmatch(name)
+    return int(named.group(2)) if named else -1
 
 
 def _report(job: Job, number: int) -> CompactReport:

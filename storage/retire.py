@@ -149,6 +149,7 @@ class Retirer:
         made = PartFiles(
             self._main.folder, hour, lambda part: f"c{number:020d}-{part:04d}.parquet", schema, moved=False
         )
+        rollups: dict[Path, Path] = {}
         try:
             for path in sorted(paths):
                 self._copy_others(path, gone, made)
@@ -156,30 +157,31 @@ class Retirer:
             if made.rows == before:
                 made.discard()
                 return
-            rollups = self._renumber_rollups(hour, number)
+            self._renumber_rollups(hour, number, rollups)
             keep_hashes(self.root, [*made.paths, *rollups])
             removals = [self._removal(path, hour) for path in paths]
             self._main.commit(COMPACT_APP, number, [*removals, *adds])
         except BaseException:
             if self._main.version_of(COMPACT_APP) < number:
                 made.discard()
+                # The number is given again: whoever writes under it must not write into the older rollup.
+                for link in rollups:
+                    link.unlink(missing_ok=True)
             raise
         self._replaced.add(self._main.folder / path for path in paths)
         self._replaced.add(rollups.values())
         report.thinned_hours += 1
         report.rows += before - made.rows
 
-    def _renumber_rollups(self, hour: int, number: int) -> dict[Path, Path]:
-        """The hour's and its day's rollups also as of compaction ``number``, on disk: new path to old path."""
-        made = {}
+    def _renumber_rollups(self, hour: int, number: int, made: dict[Path, Path]) -> None:
+        """The hour's and its day's rollups also as of compaction ``number``, on disk; ``made``: new path to old path."""
         for folder, of in ((minute_dir(self.root), hour), (hour_dir(self.root), hour // HOURS_A_DAY)):
             old = max((found for found in list_rollups(folder) if found[0] == of), key=lambda f: f[1])[2]
             new = folder / f"{of}-{number:020d}.parquet"
             new.unlink(missing_ok=True)
             os.link(old, new)
-            fsync_dir(folder)
             made[new] = old
-        return made
+            fsync_dir(folder)
 
     def _copy_others(self, path: str, gone: Points, made: PartFiles) -> None:
         file = pq.ParquetFile(

@@ -9,6 +9,7 @@ import pyarrow as pa
 import pytest
 
 from storage.compact import Compactor
+from storage.deltatable import TableHandle
 from storage.pointmap import merge
 from storage.query import connect, write_lake_sql
 from storage.retire import STATE_NAME, Retirer
@@ -103,6 +104,26 @@ def test_a_kind_goes_and_the_others_stay(lake: Path) -> None:
     assert count(lake, "readings", "kind <> 'video'") == DAYS * 2 * (POINTS // 2) * 5
     assert count(lake, "rollup_1h") == before
     assert Retirer(lake, retirer.settings).run().thinned_hours == 0
+
+
+def test_a_thinning_that_fails_leaves_nothing_a_later_compaction_would_write_through(
+    lake: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The number it did not use is given again: a name of that number must not lead to the day's older rollup."""
+    settings = RetentionSettings(raw_days_by_kind={"video": 1})
+    retirer = run_twice(lake, settings)
+    before = count(lake, "rollup_1h")
+    rollups = sorted(lake.glob("lake/rollup_1?/*.parquet"))
+
+    def no_room(*_: object) -> bool:
+        raise OSError(28, "No space left on device")
+
+    with monkeypatch.context() as full:
+        full.setattr(TableHandle, "commit", no_room)
+        with pytest.raises(OSError, match="No space"):
+            retirer.run()
+    assert sorted(lake.glob("lake/rollup_1?/*.parquet")) == rollups
+    assert count(lake, "rollup_1h") == before
 
 
 def test_a_lost_state_costs_a_look_and_rewrites_nothing(lake: Path) -> None:

@@ -18,13 +18,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from storage import deltalog, deltatable, sealed
+from storage.compact import Compactor
 from storage.deltatable import TableHandle
 from storage.hot import HotTier, list_hot
 from storage.latest import latest_dir, load_latest
 from storage.schema import READINGS, to_arrow
 from storage.seal_plan import partition_of, point_ranges, point_time_order, split_hours
 from storage.sealed import Sealer, table_dir
-from storage.settings import SealedSettings
+from storage.settings import CompactionSettings, SealedSettings
 from tests.storage_rows import HOUR, T0, Row, S, batch
 
 SETTINGS = SealedSettings()
@@ -141,6 +142,24 @@ def test_files_a_crash_left_uncommitted_go_at_the_next_start_and_committed_ones_
     os.utime(orphan, (1, 1))
     Sealer(tmp_path, SETTINGS)
     assert data_files(tmp_path) == kept
+
+
+def test_what_a_crash_left_uncommitted_is_never_taken_for_replaced_once_its_name_is_in_the_table(
+    tmp_path: Path,
+) -> None:
+    """A machine without a battery starts in the past: then the leftover seems newer than this start and stays."""
+    fill(tmp_path)
+    sealer = Sealer(tmp_path, SETTINGS)
+    hour = table_dir(tmp_path, late=False) / "date=2026-01-01" / "hour=05"
+    hour.mkdir(parents=True)
+    leftover = hour / f"{0:020d}-{29:020d}-0.parquet"
+    leftover.write_bytes(b"half a file")
+    compactor = Compactor(tmp_path, CompactionSettings())
+    compactor.tidy(100, now=0)
+    sealer.seal(100)
+    assert leftover in data_files(tmp_path)
+    compactor.tidy(100, now=200)
+    assert len(stored(tmp_path)) == 150
 
 
 def test_a_lost_race_begins_again_from_a_fresh_look_at_the_table(

@@ -309,6 +309,10 @@ def _tell(loop: asyncio.AbstractEventLoop, news: asyncio.Event) -> None:
 def _refuse_unsafe(options: Options) -> None:
     if options.users_file is None and not options.anonymous_view:
         raise ValueError("nobody could log in: name a users_file, or allow anonymous_view on loopback")
+    if options.behind_proxy and options.anonymous_view:
+        raise ValueError(
+            "behind a proxy everybody comes from this machine: no anonymous_view with behind_proxy"
+        )
     if is_loopback(options.host):
         return
     if options.users_file is None or options.anonymous_view:

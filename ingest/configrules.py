@@ -113,9 +113,11 @@ def _console(console: ConsoleSettings) -> Found:
         return
     if console.users_file is None and not console.anonymous_view:
         yield (*loc, "users_file"), "nobody could log in: name a file, `yuzui console user add` fills it"
+    if console.behind_proxy and console.anonymous_view:
+        yield (*loc, "anonymous_view"), "whoever comes through the proxy could look: leave it false"
     if is_loopback(console.host):
         return
-    if console.anonymous_view:
+    if console.anonymous_view and not console.behind_proxy:
         yield (*loc, "anonymous_view"), "beyond loopback anyone could look: leave it false"
     if console.tls_cert_file is None and not console.behind_proxy:
         yield (

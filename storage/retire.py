@@ -174,7 +174,7 @@ class Retirer:
         report.rows += before - made.rows
 
     def _renumber_rollups(self, hour: int, number: int, made: dict[Path, Path]) -> None:
-        """The hour's and its day's rollups also as of compaction ``number``, on disk; ``made``: new path to old path."""
+        """The hour's and its day's rollups also as of compaction ``number``, on disk; ``made``: new to old path."""
         for folder, of in ((minute_dir(self.root), hour), (hour_dir(self.root), hour // HOURS_A_DAY)):
             old = max((found for found in list_rollups(folder) if found[0] == of), key=lambda f: f[1])[2]
             new = folder / f"{of}-{number:020d}.parquet"

@@ -19,17 +19,21 @@ from pathlib import Path
 from typing import Any, Final
 
 from storage import audit, hashes, snapshot
+from storage.deltastate import read_log
 from storage.hashes import Sum, hashes_dir, name_of, sum_of
 from storage.hotlist import LIST_NAME
 from storage.lock import in_use
+from storage.rollups import list_rollups
 from storage.scrub_cost import Cost, cost_of
 from storage.scrub_journal import check_segment, check_zeros
 from storage.scrub_parquet import BadRows, bad_rows
 from storage.scrub_tables import LOOKS_LIVE, TABLES, check_hot_list, check_pointer, check_tables, named_files
+from storage.seal_plan import COMPACT_APP
 from storage.segment import SEGMENT_HEAD, JournalNewer, list_segments
 
 PARTS_FAST: Final = frozenset({"readings", "late", "rollup_1m", "rollup_1h"})
 """Folders of the lake whose data files ``fast`` compares by length only: nearly all bytes are there."""
+ROLLUPS: Final = frozenset({"rollup_1m", "rollup_1h"})
 NOT_LASTING: Final = frozenset({"tmp", "hashes"})
 IN_PLACE: Final = {"_last_checkpoint": check_pointer, LIST_NAME: check_hot_list}
 """Replaced too often for a hash: verified by what they must say. Each returns what is wrong, "" for nothing."""
@@ -206,13 +210,11 @@ class _Scrub:
     def _first_look(self, path: Path) -> None:
         """No hash yet: its page checksums, or what it must look like, vouch for it once; then it gets one."""
         before = sum_of(path, self._pace)
-        if path.suffix == ".parquet":
-            bad = bad_rows(path)
-            if bad:
-                if _is_table_data(self._root, path) and path not in named_files(self._root):
-                    return  # being written, or left by a crash: no commit names it
+        if path.suffix == ".parquet" and bad_rows(path):
+            # Read again after the look at what is committed: it may have become whole, and then committed, meanwhile.
+            if not _uncommitted(self._root, path) and bad_rows(path):
                 self._damaged(path, "it cannot be read whole, and has no hash yet")
-                return
+            return
         if sum_of(path) == before:
             self._new.append((name_of(self._root, path), before))
 
@@ -311,8 +313,14 @@ def _room(root: Path, path: Path) -> str:
     return path.relative_to(root).parts[1]
 
 
-def _is_table_data(root: Path, path: Path) -> bool:
-    return path.parent.name.startswith("hour=") and _room(root, path) in TABLES
+def _uncommitted(root: Path, path: Path) -> bool:
+    """A file of a table or a rollup that is being written, or was left by a crash: no commit is of it."""
+    if _room(root, path) in TABLES:
+        return path.parent.name.startswith("hour=") and path not in named_files(root)
+    if _room(root, path) not in ROLLUPS:
+        return False
+    number = next((number for _, number, of in list_rollups(path.parent) if of == path), -1)
+    return number > read_log(root / "lake" / "readings").txns.get(COMPACT_APP, -1)
 
 
 def _size(path: Path) -> int:

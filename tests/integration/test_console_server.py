@@ -9,6 +9,7 @@ import json
 import re
 import socket
 import stat
+from collections import Counter
 from collections.abc import AsyncIterator
 from copy import copy
 from dataclasses import replace
@@ -24,7 +25,7 @@ from anomaly.alerts.event import FIRING, RESOLVED
 from anomaly.alerts.outbox import Outbox
 from anomaly.alerts.people import acknowledge
 from console import feed
-from console.api import Route, routes
+from console.api import GUESSES_AT_ONCE, Route, routes
 from console.guard import CSP, OPEN
 from console.logins import OPERATE, make_link
 from console.server import Console
@@ -212,6 +213,16 @@ async def test_guesses_are_throttled_by_name_and_links_work_once(
     assert "guess-me" not in caplog.text
 
 
+async def test_guesses_made_all_at_once_are_no_more_than_one_after_the_other(served: Served) -> None:
+    console, _ = served
+    guess = {"name": "wang", "password": "guess-me"}
+    async with page(console.address) as ours:
+        answers = await asyncio.gather(*(ours.ask("POST", "/api/login", guess) for _ in range(40)))
+        found = Counter(status for status, _, _ in answers)
+        assert found.keys() == {401, 429}
+        assert found[401] <= console.options.failed_logins_per_minute_max + GUESSES_AT_ONCE
+
+
 async def test_anonymous_people_on_this_machine_may_look_where_it_is_said_and_never_act(
     tmp_path: Path,
 ) -> None:
@@ -233,6 +244,7 @@ async def test_anonymous_people_on_this_machine_may_look_where_it_is_said_and_ne
         ({"host": "0.0.0.0"}, "no anonymous_view"),
         ({"host": "0.0.0.0", "anonymous_view": False, "users_file": "users.toml"}, "tls_cert_file"),
         ({"host": "192.0.2.1", "users_file": "users.toml"}, "no anonymous_view"),
+        ({"behind_proxy": True, "users_file": "users.toml"}, "no anonymous_view with behind_proxy"),
     ],
 )
 def test_what_would_not_be_safe_is_not_served(tmp_path: Path, options: dict[str, Any], why: str) -> None:

@@ -37,6 +37,15 @@ def test_every_config_shown_is_one(tmp_path: Path, text: str) -> None:
     assert load(config_in(tmp_path, text)).console.enabled
 
 
+def test_behind_a_proxy_nobody_may_look_without_a_login(tmp_path: Path) -> None:
+    """All the world comes from 127.0.0.1 there."""
+    text = blocks("toml")[2]
+    assert "behind_proxy" in text
+    with pytest.raises(ConfigFaults) as caught:
+        load(config_in(tmp_path, text + "anonymous_view = true\n"))
+    assert [str(fault).partition(":")[0] for fault in caught.value.faults] == ["$.console.anonymous_view"]
+
+
 @pytest.mark.parametrize(
     ("change", "path"),
     [

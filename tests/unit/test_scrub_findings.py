@@ -11,12 +11,14 @@ from pathlib import Path
 import pyarrow.parquet as pq
 import pytest
 
+from storage.deltatable import TableHandle
 from storage.hashes import kept
 from storage.hot import HotTier, list_hot
 from storage.journal import Journal
 from storage.records import Tick, encode
 from storage.scrub import Finding, scrub
 from storage.scrub_parquet import bad_rows
+from storage.seal_plan import COMPACT_APP
 from storage.sealed import Sealer
 from storage.segment import RECORD_HEAD, SEGMENT_HEAD, list_segments
 from storage.settings import SealedSettings
@@ -137,6 +139,22 @@ def test_a_torn_file_without_a_hash_is_damage_but_not_one_that_no_commit_names(r
     partition = next((root / "lake" / "readings").glob("date=*/hour=05"))
     (partition / f"{900:020d}-{901:020d}-0.parquet").write_bytes(b"PAR1")
     assert only(root).path.endswith(torn.name)
+
+
+def test_a_rollup_that_is_being_written_is_no_damage_and_one_that_is_committed_is(root: Path) -> None:
+    """Rollups are written for seconds under their own names and count from the commit of their number on."""
+    for number in (0, 7):
+        write_log_app(root, COMPACT_APP, number)
+        for folder in ("rollup_1m", "rollup_1h"):
+            (root / "lake" / folder).mkdir(exist_ok=True)
+            (root / "lake" / folder / f"490000-{7:020d}.parquet").write_bytes(b"PAR1 and no more yet")
+        found = [finding.path.split("/")[1] for finding in scrub(root).findings]
+        assert found == ([] if number == 0 else ["rollup_1h", "rollup_1m"])
+
+
+def write_log_app(root: Path, app: str, number: int) -> None:
+    """A commit that takes and brings nothing."""
+    TableHandle(root / "lake" / "readings").commit(app, number, [])
 
 
 def test_fast_looks_at_lengths_of_table_files_and_at_all_else(root: Path) -> None:

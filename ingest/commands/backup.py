@@ -25,8 +25,9 @@ MIB = 1 << 20
 @json_option
 @click.argument("folder", type=click.Path(file_okay=False, path_type=Path))
 @click.option("--keep", default=3, show_default=True, type=click.IntRange(1), help="Backups left in FOLDER.")
+@click.option("--anew", is_flag=True, help="Link nothing, copy all: after `yuzui verify` found damage.")
 @click.option("--full-speed", is_flag=True, help="Do not give way to the engine on the CPU and at the disk.")
-def command(config_path: str, as_json: bool, folder: Path, keep: int, full_speed: bool) -> None:
+def command(config_path: str, as_json: bool, folder: Path, keep: int, anew: bool, full_speed: bool) -> None:
     """Back up data folder and config into a new folder below FOLDER, whether the engine runs or not.
 
     All that was acknowledged before is in it, at one instant. Files that are in the backup before are linked, not
@@ -51,7 +52,7 @@ def command(config_path: str, as_json: bool, folder: Path, keep: int, full_speed
     files = config_files(Path(config_path), config)
     try:
         with _progress(shown=not as_json) as telling:
-            report = _made(root, target, keep, files, telling)
+            report = _made(root, target, keep, anew, files, telling)
     except (NotWhole, BackupBusy, EngineSilent, DataLocked) as why:
         raise click.ClickException(str(why)) from None
     except OSError as fault:
@@ -64,14 +65,16 @@ def command(config_path: str, as_json: bool, folder: Path, keep: int, full_speed
         raise click.exceptions.Exit(1)
 
 
-def _made(root: Path, target: Path, keep: int, files: dict[str, Path], telling: Telling) -> Report:
+def _made(
+    root: Path, target: Path, keep: int, anew: bool, files: dict[str, Path], telling: Telling
+) -> Report:
     from importlib.metadata import version
 
     from ingest.backing import settle
     from storage.backup import back_up
     from storage.lock import DataLock, in_use
 
-    made: dict[str, Any] = {"config": files, "keep": keep, "telling": telling}
+    made: dict[str, Any] = {"config": files, "keep": keep, "anew": anew, "telling": telling}
     if engine_vitals(root) is not None or in_use(root):
         return back_up(root, target, version("yuzui"), settle=lambda: settle(root), **made)
     with DataLock(root):

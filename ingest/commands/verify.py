@@ -55,4 +55,9 @@ def command(folder: Path, at: str | None, every: bool, as_json: bool) -> None:
     except ManifestBad as bad:
         raise click.ClickException(str(bad)) from None
     if not well:
+        click.echo(
+            "A file that did not change is one file in all backups, and the next one would link it again: make one "
+            "with `yuzui backup --anew`",
+            err=True,
+        )
         raise click.exceptions.Exit(1)

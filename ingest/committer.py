@@ -102,14 +102,18 @@ class Committer(threading.Thread):
             self._changed.notify()
 
     def run(self) -> None:
-        """Thread body; a failed fsync ends the process, unacknowledged, with EXIT_JOURNAL_FAILED."""
+        """Thread body; a failed fsync, or whatever else ends it, ends the process, unacknowledged, with
+        EXIT_JOURNAL_FAILED."""
         try:
             while groups := self._next_groups():
                 self._commit(groups)
         except JournalFailed as failure:
             log.critical("journal failed, leaving unacknowledged: %s", failure)
-            logging.shutdown()
-            os._exit(EXIT_JOURNAL_FAILED)
+            _leave()
+        except BaseException as failure:
+            # Without this thread nothing is acknowledged any more, and nobody would know why.
+            log.critical("journal thread fell over, leaving unacknowledged", exc_info=failure)
+            _leave()
         finally:
             self._journal.close()
 
@@ -203,6 +207,15 @@ class Committer(threading.Thread):
             raise JournalFailed("the disk is full and the engine was told to stop")
 
 
+def _leave() -> None:
+    logging.shutdown()
+    os._exit(EXIT_JOURNAL_FAILED)
+
+
 def _run_all(calls: Sequence[Callable[[], None]]) -> None:
+    """Each, whatever becomes of the others: what one of them cannot do must not cost the next its acknowledgements."""
     for call in calls:
-        call()
+        try:
+            call()
+        except Exception:
+            log.exception("a group is on disk, and what was to follow failed")

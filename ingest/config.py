@@ -128,7 +128,7 @@ class WireSettings(Settings):
     What one poll brings is one group of the journal, so this also paces its fdatasync."""
     message_bytes_max: int = Field(MIB, ge=1024, le=256 * MIB)
     """Largest MQTT packet taken in whole; of a larger PUBLISH the head goes to quarantine."""
-    read_bytes_max: int = Field(32 * MIB, ge=64 * 1024)
+    read_bytes_max: int = Field(32 * MIB, ge=64 * 1024, le=1024 * MIB)
     """Read in one poll over all connections; the rest waits in the kernel."""
     unknown_kept_per_minute: int = Field(1_000, ge=0)
     """Quarantined messages kept with their bytes, per source, reason and minute; beyond it they are only

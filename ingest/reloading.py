@@ -35,13 +35,14 @@ LIVE_TABLES: Final = ("kinds", "checks", "rules", "source", "sources")
 
 @dataclass(frozen=True, slots=True)
 class Prepared:
-    """Everything new, made and checked before anything is changed."""
+    """Everything new, made and checked before anything is changed. ``waits``: as in ReloadReport.needs_restart."""
 
     config: Config
     points: PointTable
     engine: Engine
     routes: Routes
     digest: str
+    waits: list[str]
 
 
 @dataclass(slots=True)
@@ -91,13 +92,16 @@ def prepare(
     Raises ConfigFaults, RegistryFaults, or ValueError for settings that a rule refuses. Takes a second or two for a
     city: call it off the loop.
     """
+    # Read once: somebody may be writing the files, and each table would be of another moment.
+    found = load(path)
     # What needs a restart stays as it runs: a mixture of both would be a third config that nobody wrote.
-    new = running.model_copy(update={name: getattr(load(path), name) for name in (*LIVE_TABLES, "points")})
+    new = running.model_copy(update={name: getattr(found, name) for name in (*LIVE_TABLES, "points")})
     registry = read_registry(Path(new.points.file), new)
     if registry.faults_count:
         raise RegistryFaults(registry)
     points = pointmap.merge(root, registry.table.to_arrow(), time.time_ns() // 1000)
-    return Prepared(new, points, make_engine(new, points), Routes(points, new), digest_of(new, points))
+    engine, waits = make_engine(new, points), needs_restart(running, found)
+    return Prepared(new, points, engine, Routes(points, new), digest_of(new, points), waits)
 
 
 class Reloader:
@@ -155,19 +159,21 @@ class Reloader:
             ready = await loop.run_in_executor(
                 None, prepare, self._path, self._config, self._root, self._make_engine
             )
-            waits = needs_restart(self._config, await loop.run_in_executor(None, load, self._path))
-        except (ConfigFaults, RegistryFaults, ValueError, OSError) as refused:
-            lines = _lines(refused)
+        except Exception as refused:  # whatever it is, the engine that runs is worth more
+            ours = not isinstance(refused, ConfigFaults | RegistryFaults | ValueError | OSError)
+            lines = [f"{type(refused).__name__}: {refused}"] if ours else _lines(refused)
+            if ours:
+                log.critical("reload fell over: a mistake of ours", exc_info=refused)
             log.error("reload refused, the old rules and registry stay: %s", "; ".join(lines[:5]))
             return ReloadReport(time.time_ns() // 1000, faults=lines)
         # The engine before the record: Judge must find it when it reads that.
         self._take_up(ready)
         self._journal(Control("reload", {"digest": ready.digest, "points": len(ready.points)}))
         self._config = ready.config
-        if waits:
-            log.warning("reload: changes of %s wait for a restart", ", ".join(waits))
+        if ready.waits:
+            log.warning("reload: changes of %s wait for a restart", ", ".join(ready.waits))
         log.info("reload: %d points, rules and registry %s", len(ready.points), ready.digest)
-        return ReloadReport(time.time_ns() // 1000, ready.digest, len(ready.points), [], waits)
+        return ReloadReport(time.time_ns() // 1000, ready.digest, len(ready.points), [], ready.waits)
 
 
 def _lines(refused: Exception) -> list[str]:

@@ -23,6 +23,9 @@ OPEN_US = (0, 7_258_118_400_000_000)
 """1970 to 2200, µs."""
 REFUSED_CACHED_MAX = 10_000
 """Refused topics remembered for one credential: a flood of invented topics must not fill memory."""
+LEARNED_MIN = 10_000
+"""Topics of sources' filters remembered for one credential, beside one for each point: whoever publishes to a filter
+such as "up/#" chooses how many there are. Beyond it they are forgotten and found again."""
 
 
 @dataclass(slots=True)
@@ -99,23 +102,40 @@ class Route:
     quantity: str = ""
     keys: KeyTable | None = None
 
+    @property
+    def listed(self) -> bool:
+        """Whether the registry lists the topic."""
+        return self.point >= 0 or self.gateway >= 0
+
 
 class RouteTable(dict[bytes, Route]):
     """Routes of one credential, resolved at a topic's first message and then one dict look-up."""
 
-    def __init__(self, resolve: Callable[[bytes], Route]) -> None:
+    def __init__(self, resolve: Callable[[bytes], Route], learned_max: int) -> None:
         super().__init__()
         self._resolve = resolve
         self._refused = 0
+        self._learned = 0
+        self._learned_max = learned_max
 
     def __missing__(self, topic: bytes) -> Route:
         route = self._resolve(topic)
-        if not route.refusal:
+        if route.listed:
+            self[topic] = route
+        elif not route.refusal:
+            if self._learned >= self._learned_max:
+                self._forget_learned()
+            self._learned += 1
             self[topic] = route
         elif self._refused < REFUSED_CACHED_MAX:
             self._refused += 1
             self[topic] = route
         return route
+
+    def _forget_learned(self) -> None:
+        for topic in [topic for topic, route in self.items() if not (route.listed or route.refusal)]:
+            del self[topic]
+        self._learned = 0
 
 
 def _common_of(codec: object) -> Callable[[bytes], Common | None] | None:
@@ -203,7 +223,7 @@ class Routes:
                 only = route.source.settings.credential
                 return route if only in (None, credential) else Route(-1, -1, route.source, "not_allowed")
 
-            self._tables[credential] = RouteTable(resolve)
+            self._tables[credential] = RouteTable(resolve, LEARNED_MIN + len(self.points))
         return self._tables[credential]
 
     def of_source(self, name: str) -> Route:

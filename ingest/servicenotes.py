@@ -62,7 +62,7 @@ class ServiceNotes:
 
         An engine that only cannot store just now lives: a restart would not give it room.
         """
-        self.say(READY=1, STATUS=line())
+        self.say(READY=1, STATUS=_said(line))
         step_s = min(self.watchdog_s / 3, STATUS_S) if self.watchdog_s else STATUS_S
         told_s = 0.0
         while self.wanted:
@@ -72,4 +72,12 @@ class ServiceNotes:
             told_s += step_s
             if told_s >= STATUS_S:
                 told_s = 0.0
-                self.say(STATUS=line())
+                self.say(STATUS=_said(line))
+
+
+def _said(line: Callable[[], str]) -> str:
+    """A line for people that cannot be had, out of descriptors say, is no reason to let the watchdog starve."""
+    try:
+        return line()
+    except Exception as fault:
+        return f"no status: {type(fault).__name__}: {fault}"

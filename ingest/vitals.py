@@ -5,6 +5,7 @@ Owns the names of the numbers and what makes the engine "not ready". Reads count
 
 from __future__ import annotations
 
+import logging
 import os
 import resource
 import shutil
@@ -18,6 +19,8 @@ from storage.diskuse import DiskUse, disk_use
 
 if TYPE_CHECKING:
     from ingest.app import App
+
+log = logging.getLogger("yuzui.vitals")
 
 RATE_WINDOW_S = 5.0
 DISK_WINDOW_S = 3600.0
@@ -47,8 +50,15 @@ class Vitals:
         self._received.append((now, self._app.wire.messages.counts["received"]))
         self._app.wire.sources.sample(now)
         if not self._disk or now - self._disk[-1][0] >= DISK_SAMPLE_S_MIN:
+            self._look_at_disk(now)
+
+    def _look_at_disk(self, now: float) -> None:
+        """What was known stays where the sealer takes a file away under our eyes, or the disk does not answer."""
+        try:
             self._disk.append((now, shutil.disk_usage(self._app.root).free))
             self._use = disk_use(self._app.root)
+        except OSError as fault:
+            log.info("the use of the disk was not counted, in a minute again: %s", fault)
 
     def _rate(self) -> float:
         newest = self._received[-1] if self._received else (0.0, 0)

@@ -27,8 +27,9 @@ if TYPE_CHECKING:
 NAN: Final = float("nan")
 REFUSED_KEYS_MAX: Final = 10_000
 """Unknown devices remembered for one table of keys: a flood of invented ones must not fill memory."""
-SHAPES_MAX: Final = 4_096
-"""Lists of keys remembered as points, for codecs that give the same list again."""
+SHAPE_KEYS_MAX: Final = 200_000
+"""Keys in all lists remembered as points, over all topics of a source, for codecs that give the same list again. Some
+never do, and a sender chooses how long its lists are: some 30 MB at the most."""
 _AS_SENT: Final = QuantitySettings()
 _PLACEHOLDER = re.compile(r"\{(device|quantity|source)\}")
 
@@ -94,6 +95,8 @@ class Binding:
         self._source = points.sources.index(settings.name) if settings.name in points.sources else -1
         self._missing = frozenset(settings.missing_values)
         self._of_device: dict[str, set[int]] = {}
+        self._shaped: dict[int, KeyTable] = {}
+        self._shape_keys = 0
         self.shared = KeyTable(self, None)
         """For topics that do not say whose their readings are."""
 
@@ -101,6 +104,16 @@ class Binding:
         """The table of a topic: one of its own only where the topic says something of the identity."""
         own = route.device or route.quantity or route.point >= 0 or route.gateway >= 0
         return KeyTable(self, route) if own else self.shared
+
+    def shaped(self, table: KeyTable, keys: int) -> None:
+        """``table`` is about to remember a list of so many keys; all tables forget theirs when these become many."""
+        self._shape_keys += keys
+        if self._shape_keys > SHAPE_KEYS_MAX:
+            for one in self._shaped.values():
+                one.forget_shapes()
+            self._shaped.clear()
+            self._shape_keys = keys
+        self._shaped[id(table)] = table
 
     def bind(self, key: Key, route: Route | None) -> Bound:
         """What a key means on a topic."""
@@ -227,10 +240,13 @@ class KeyTable(dict[Key, Bound]):
         bounds = [self[key] for key in keys]
         points = [b.point for b in bounds]
         shape = BoundKeys(keys, bounds, points, min(points) >= 0, all(b.plain for b in bounds))
-        if len(self._shapes) >= SHAPES_MAX:
-            self._shapes.clear()
+        self.binding.shaped(self, len(keys))
         self._shapes[id(keys)] = shape
         return shape
+
+    def forget_shapes(self) -> None:
+        """Bind every list anew."""
+        self._shapes.clear()
 
 
 def store(

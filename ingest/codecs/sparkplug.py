@@ -31,6 +31,10 @@ NODES_KEPT_MAX: Final = 10_000
 """Nodes of one source; a peer that invents them must not fill memory."""
 ALIASES_MAX: Final = 100_000
 """Of one node."""
+DEVICES_MAX: Final = 10_000
+"""Of one node; a DEATH of the node is one of all its points whether they are known by device or not."""
+TOLD_MAX: Final = 1_000_000
+"""Names of metrics known of all nodes of a source, some 200 MB; beyond it all nodes are asked for their BIRTH anew."""
 TIME_MS_MAX: Final = 1 << 52
 """Beyond any calendar; keeps µs inside int64."""
 NAN: Final = float("nan")
@@ -73,6 +77,7 @@ class Sparkplug:
         self._ignored = Ignored(options.ignore)
         self._asks = options.rebirth
         self._nodes: dict[tuple[str, str], Node] = {}
+        self._told = 0
         self.counts: Counter[str] = Counter()
 
     def parse(self, topic: str, payload: bytes) -> Parsed:
@@ -109,6 +114,7 @@ class Sparkplug:
             self.counts["deaths"] += 1
         else:
             if kind.endswith("BIRTH"):
+                node = self._make_room(node, whose, len(message.metrics))
                 parsed.online.append(self._named(whose))
                 self.counts["births"] += 1
             if kind == "NBIRTH":
@@ -116,7 +122,8 @@ class Sparkplug:
             else:
                 self._follows(node, message, whose, parsed)
             if kind == "DBIRTH":
-                node.devices.add(device)
+                if len(node.devices) < DEVICES_MAX:
+                    node.devices.add(device)
                 self._forget(node, device)
             self._metrics(node, whose, message, parsed, learns=kind.endswith("BIRTH"))
         return parsed
@@ -127,6 +134,18 @@ class Sparkplug:
             if len(self._nodes) >= NODES_KEPT_MAX:
                 self._nodes.clear()
             node = self._nodes[group, name] = Node()
+        return node
+
+    def _make_room(self, node: Node, whose: Whose, metrics: int) -> Node:
+        """For the names of a BIRTH; the node, a new one where all were forgotten."""
+        self._told += metrics
+        if self._told > TOLD_MAX:
+            # Births come again: what is really known decides.
+            self._told = metrics + sum(len(one.types) for one in self._nodes.values())
+            if self._told > TOLD_MAX:
+                self._nodes.clear()
+                self._told = metrics
+                return self._node(whose.group, whose.node)
         return node
 
     def _device(self, whose: Whose) -> str:
@@ -179,6 +198,8 @@ class Sparkplug:
         """What an earlier BIRTH of a device said."""
         for alias in [number for number, known in node.aliases.items() if known.device == device]:
             del node.aliases[alias]
+        for known in [known for known in node.types if known[0] == device]:
+            del node.types[known]
 
     def _metrics(self, node: Node, whose: Whose, message: Payload, parsed: Parsed, *, learns: bool) -> None:
         device = self._device(whose)
@@ -257,9 +278,9 @@ def _learn(node: Node, device: str, metric: Metric) -> tuple[str, int]:
     if not metric.name:
         raise Refused("bad_name", "a metric of a BIRTH has no name")
     name = _text(metric.name)
-    if len(node.aliases) < ALIASES_MAX:
+    if len(node.types) < ALIASES_MAX:
         node.types[device, name] = metric.datatype
-        if metric.HasField("alias"):
+        if metric.HasField("alias") and len(node.aliases) < ALIASES_MAX:
             node.aliases[metric.alias] = Alias(device, name, metric.datatype)
     return name, metric.datatype
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import signal
+import time
 from pathlib import Path
 
 import click
@@ -39,20 +40,25 @@ def command(config_path: str, clock: str, drill: bool) -> None:
     oplog.set_up(config.log.level, config.log.format)
 
     async def engine() -> None:
+        loop = asyncio.get_running_loop()
+        early = asyncio.Event()
+        # A reload asked for while we start, as by whoever renews certificates, must not end us: that is its default.
+        loop.add_signal_handler(signal.SIGHUP, early.set)
         notes = ServiceNotes()
         start = asyncio.create_task(notes.while_starting())
         async with App(config, RunMarks(clock == "events", drill), Path(config_path)) as app:
             start.cancel()
             run = asyncio.create_task(
                 notes.while_running(
-                    lambda: app.vitals.take()["turned_s_ago"] < LIVE_TURN_S_MAX,
+                    lambda: time.monotonic() - app.wire.turned_at < LIVE_TURN_S_MAX,
                     lambda: line_of(app.vitals.take()),
                 )
             )
-            loop = asyncio.get_running_loop()
             for number in (signal.SIGINT, signal.SIGTERM):
                 loop.add_signal_handler(number, app.stop)
             loop.add_signal_handler(signal.SIGHUP, app.reloader.ask)
+            if early.is_set():
+                app.reloader.ask()
             try:
                 await app.wait()
             finally:

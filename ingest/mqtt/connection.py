@@ -183,6 +183,11 @@ class Connection:
         return not self._tls and not self._out and not self.session.stream.held_bytes
 
     @property
+    def held_bytes(self) -> int:
+        """Received of a message that is not whole yet."""
+        return self.session.stream.held_bytes
+
+    @property
     def fd(self) -> int:
         """Of its socket; it means nothing once the connection is closed."""
         return self._fd

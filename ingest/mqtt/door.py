@@ -7,6 +7,7 @@ session does) and of reading (the poller does).
 from __future__ import annotations
 
 import ipaddress
+import logging
 import select
 import socket
 from collections import deque
@@ -21,6 +22,8 @@ from ingest.mqtt.fields import Reason
 from ingest.mqtt.listener import KEEPALIVE_FACTOR, ServerSession, State
 from ingest.mqtt.sockets import Sockets
 from ingest.mqtt.tls import server_tls
+
+log = logging.getLogger("yuzui.listener")
 
 BACKLOG = 4096
 """Gateways that connect in one instant after a power cut; the kernel caps it at somaxconn."""
@@ -167,10 +170,16 @@ class Door:
         epoch, address = conn.epoch, conn.address
 
         def run() -> None:
-            # Once an address has reached its limit, guesses already queued are not worth 50 ms each.
-            heard = not self._admission.banned(address, self._sockets.now)
+            right = False
+            try:
+                # Once an address has reached its limit, guesses already queued are not worth 50 ms each.
+                heard = not self._admission.banned(address, self._sockets.now)
+                right = heard and credentials.verify(user, password)
+            except Exception:
+                # Without an answer it would wait for ever, and 2,000 of them would shut the door to everybody.
+                log.exception("a password could not be verified")
             # A deque's append is atomic; poll() takes it from there in the loop's thread.
-            self._logins.append((conn, epoch, heard and credentials.verify(user, password)))
+            self._logins.append((conn, epoch, right))
 
         self._verifiers.submit(run)
 

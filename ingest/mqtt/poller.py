@@ -178,7 +178,8 @@ class Poller:
             for conn in ready:
                 if conn.plain and conn.direct:
                     together.append(conn)
-                elif conn.plain and left > 0:
+                elif conn.plain and left > 0 and arena.room > conn.held_bytes:
+                    # What connections hold of unfinished messages takes room too, and is not counted as read.
                     taken = conn.read_into(arena)
                     left -= taken
                     self.backlog |= taken >= READ_BYTES_MAX

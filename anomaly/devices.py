@@ -17,6 +17,7 @@ from anomaly.checks.bycode import counted, looked_up
 from anomaly.checks.rows import NO_TIME
 from storage.batch import I32, I64, Bool
 from storage.points import PointTable
+from storage.texts import Texts
 
 FIELDS: Final = ("back_at", "out_since")
 
@@ -46,22 +47,25 @@ class Devices:
     """
 
     def __init__(self, points: PointTable, expects: Bool, points_min: int) -> None:
-        members: dict[tuple[int, str], list[int]] = {}
-        source = points.source.tolist()
-        for number in np.flatnonzero(expects).tolist():
-            if name := points.device_id[number]:
-                members.setdefault((source[number], name), []).append(number)
-        large = [(key, those) for key, those in members.items() if len(those) >= points_min]
-        self.names = [""] + [name for (_, name), _ in large]
+        devices = Texts.of(points.device_id)
+        some = np.flatnonzero(expects & (np.diff(devices.at) > 0))
+        # One number for a device of a source; in the order of their first points.
+        key = points.source[some].astype(np.int64) * len(points) + devices.codes()[some]
+        _, first, which, count = np.unique(key, return_index=True, return_inverse=True, return_counts=True)
+        large = np.flatnonzero(count >= points_min)
+        large = large[np.argsort(first[large])]
+        heads = some[first[large]].tolist()
+        self.names = ["", *(devices[number] for number in heads)]
         twice = {name for name, count in Counter(self.names).items() if count > 1}
-        for code, ((number, name), _) in enumerate(large, start=1):
+        for code, number in enumerate(heads, start=1):
             # An alert's identity hangs on the name.
-            if name in twice:
-                self.names[code] = f"{points.sources[number]}/{name}"
+            if self.names[code] in twice:
+                self.names[code] = f"{points.sources[points.source[number]]}/{self.names[code]}"
         self.numbers = {name: code for code, name in enumerate(self.names)}
+        code_of = np.zeros(len(count), np.int32)
+        code_of[large] = np.arange(1, len(large) + 1)
         self.of: I32 = np.zeros(len(points), np.int32)
-        for code, (_, those) in enumerate(large, start=1):
-            self.of[those] = code
+        self.of[some] = code_of[which]
         self.back_at = np.full(len(self.names), NO_TIME, np.int64)
         self.out_since = np.full(len(self.names), NO_TIME, np.int64)
 

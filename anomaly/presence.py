@@ -260,9 +260,10 @@ class Presence:
         self.ticked_at = meta["ticked_at"]
         self.devices.restore(meta.get("devices", []))
         gone: dict[str, int] = dict(meta.get("left", ()))
-        for at, name in enumerate(self._points.point_id if gone else ()):
-            if name in gone:
-                self.left_at[at] = gone[name]
+        number_of = self._points.number_of() if gone else {}
+        for name, left_at in gone.items():
+            if name in number_of:
+                self.left_at[number_of[name]] = left_at
         for names, fields, rows in (
             (self._points.sources, SOURCE_FIELDS, meta["sources"]),
             (self._points.gateways, GATEWAY_FIELDS, meta["gateways"]),

@@ -15,6 +15,7 @@ from anomaly.alerts.event import Subject
 from anomaly.limits import NO_SETTINGS
 from anomaly.settings import KindSettings
 from storage.points import PointTable
+from storage.texts import Texts
 
 OUTAGE_UNIT: Final = "points"
 
@@ -27,7 +28,6 @@ class Subjects:
         self._kinds = kinds
         self._row_rules = {rule.name: rule for rule in rules.row_rules()}
         self._tick_rules = {rule.name: rule for rule in rules.tick_rules()}
-        self._number: dict[str, int] | None = None
 
     def of(self, rule: str, subject: int | str, members: Sequence[int] = ()) -> Subject:
         """``subject``: a point number; of "outage" a gateway number; of "device_outage" its name; of a tick rule
@@ -80,7 +80,7 @@ class Subjects:
         """A device lies where its silent points lie; without any (it is over) the first point of its name says."""
         points = self._points
         of_name = name.rpartition("/")[2]
-        those = list(members) or [n for n, one in enumerate(points.device_id) if one in (name, of_name)][:1]
+        those = list(members) or self._of_device(name, of_name)
         if not those:
             return Subject(-1, "", "", name, "", "", "", "", np.nan, np.nan, OUTAGE_UNIT)
         first = those[0]
@@ -90,12 +90,15 @@ class Subjects:
         kind = kinds.pop() if len(kinds) == 1 else ""
         return Subject(-1, "", gateway, name, kind, "", "", district, *where, OUTAGE_UNIT)
 
+    def _of_device(self, *names: str) -> list[int]:
+        """The first point of a device that is called by any of ``names``."""
+        devices = Texts.of(self._points.device_id)
+        return [min(found)] if (found := [int(n) for name in names for n in devices.where(name)[:1]]) else []
+
     def _named(self, rule: str, name: str, members: Sequence[int]) -> Subject:
         """A point by its id, else an area: it lies in the middle of its members, in their district if it is one."""
         points, own = self._points, self._tick_rules[rule]
-        if self._number is None:
-            self._number = points.number_of()
-        number = self._number.get(name)
+        number = points.number_of().get(name)
         if number is not None:
             one = self._point(rule, number)
             zh, en = own.title_zh or one.title_zh, own.title_en or one.title_en

@@ -58,7 +58,7 @@ class Display:
     districts: list[str]
     kinds: list[str]
     packed: bytes
-    ids: dict[str, int] = field(repr=False)
+    ids: Mapping[str, int] = field(repr=False)
 
     def __len__(self) -> int:
         return len(self.number)

@@ -26,6 +26,7 @@ from console.display import City, Display
 from console.shown import OFFLINE, SEVERITY, Shown
 from storage.batch import US_PER_S
 from storage.flags import FLAG_NAMES
+from storage.texts import Texts
 
 NEIGHBOURS: Final = 8
 NEIGHBOUR_KM_MAX: Final = 10.0
@@ -44,8 +45,9 @@ class PointBook:
         self._city = city
         points = display.points
         number = display.number
-        text = [f"{points.point_id[i]}\n{points.name[i]}\n{points.district[i]}" for i in number.tolist()]
-        self._text = pc.utf8_lower(pa.array(text, pa.large_string()))
+        districts = pa.array(points.districts, pa.large_string()).take(pa.array(points.district[number]))
+        texts = (Texts.of(column).arrow().take(pa.array(number)) for column in (points.point_id, points.name))
+        self._text = pc.utf8_lower(pc.binary_join_element_wise(*texts, districts, "\n"))
         self._lon, self._lat = points.lon[number], points.lat[number]
         self._zone = ZoneInfo(city.time_zone)
 

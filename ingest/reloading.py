@@ -16,6 +16,7 @@ from hashlib import sha256
 from pathlib import Path
 from typing import Any, Final
 
+import numpy as np
 import orjson
 
 from anomaly.engine import Engine
@@ -26,6 +27,7 @@ from ingest.routes import Routes
 from storage import audit, pointmap
 from storage.points import PointTable
 from storage.records import Control
+from storage.texts import Texts
 
 log = logging.getLogger("yuzui.reload")
 
@@ -73,9 +75,13 @@ class ReloadReport:
 def digest_of(config: Config, points: PointTable) -> str:
     """16 hex digits that change when a live table of the config or a point does."""
     tables = {name: config.model_dump()[name] for name in LIVE_TABLES}
-    known = [points.point_id, points.topic, points.level.tolist(), points.retired.tolist()]
-    option = orjson.OPT_SORT_KEYS | orjson.OPT_NON_STR_KEYS
-    return sha256(orjson.dumps([tables, known], option=option)).hexdigest()[:16]
+    found = sha256(orjson.dumps(tables, option=orjson.OPT_SORT_KEYS | orjson.OPT_NON_STR_KEYS))
+    for texts in (Texts.of(points.point_id), Texts.of(points.topic)):
+        found.update(texts.at.data)
+        found.update(texts.pool.data)
+    for column in (points.level, points.retired):
+        found.update(np.ascontiguousarray(column).data)
+    return found.hexdigest()[:16]
 
 
 def needs_restart(old: Config, new: Config) -> list[str]:

@@ -10,6 +10,8 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from zoneinfo import ZoneInfo
 
+import numpy as np
+
 from ingest.codecs.base import Codec, Common, CommonCodec
 from ingest.codecs.binding import Binding, KeyTable
 from ingest.codecs.table import make_codec
@@ -18,6 +20,7 @@ from ingest.decode.times import US_PER_UNIT
 from ingest.ratelimit import RateLimit
 from ingest.sourcetopics import Belongs, SourceTopics
 from storage.points import TIME_FROM_RECEIVE, PointTable
+from storage.texts import Numbers, Texts
 
 OPEN_US = (0, 7_258_118_400_000_000)
 """1970 to 2200, µs."""
@@ -179,7 +182,7 @@ class Routes:
             n: compile_source(declared.get(n) or SourceSettings(name=n), config.city.time_zone) for n in names
         }
         self.nowhere = compile_source(SourceSettings(name="unknown"), config.city.time_zone)
-        self._point_of = {t.encode(): i for i, t in enumerate(points.topic) if t}
+        self._point_of = Numbers(Texts.of(points.topic))
         self._gateway_of = dict(self._gateway_topics(points, config.source))
         self.number_of = points.number_of()
         for source in self.sources.values():
@@ -194,7 +197,8 @@ class Routes:
         points: PointTable, sources: Iterable[SourceSettings]
     ) -> Iterable[tuple[bytes, tuple[int, str]]]:
         of_source: dict[int, set[int]] = {}
-        for gateway, source in {(int(g), int(s)) for g, s in zip(points.gateway, points.source, strict=True)}:
+        pairs = np.unique(np.stack([points.source, points.gateway]), axis=1)
+        for source, gateway in pairs.T.tolist():
             of_source.setdefault(source, set()).add(gateway)
         code = {name: i for i, name in enumerate(points.sources)}
         for settings in sources:
@@ -243,7 +247,7 @@ class Routes:
                 source.use(old.codec, old.rate)
 
     def _route(self, topic: bytes) -> Route:
-        point = self._point_of.get(topic)
+        point = self._point_of.find(topic)
         if point is not None:
             source = self.sources[self.points.sources[self.points.source[point]]]
             if self.points.retired[point]:
@@ -271,7 +275,7 @@ class Routes:
 
     def _nearest(self, topic: bytes) -> Source:
         """The source a refused topic would have belonged to, so that its owner sees the refusal."""
-        point = self._point_of.get(topic)
+        point = self._point_of.find(topic)
         if point is not None:
             return self.sources[self.points.sources[self.points.source[point]]]
         gateway = self._gateway_of.get(topic)

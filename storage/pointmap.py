@@ -26,6 +26,7 @@ from storage.hashes import replace_kept
 from storage.points import NO_POINT, TIME_FROM_DEVICE, TIME_FROM_RECEIVE, PointTable
 from storage.recovery import Damage, States
 from storage.schema import POINTS, REGISTRY, with_metadata
+from storage.texts import Repeated, Texts, coded
 
 VALID_FROM_ALWAYS: Final = -30_610_224_000_000_000
 """1000-01-01 UTC in µs: before any reading, and a date that every reader of Parquet can show."""
@@ -99,7 +100,7 @@ def _usable(path: Path, states: States) -> bool:
     if not path.exists() or not states.fits(path):
         return False
     try:
-        point_table(_read(path))
+        _current(_read(path))
     except (pa.ArrowException, OSError, ValueError):
         return False
     return True
@@ -208,25 +209,21 @@ def point_table(table: pa.Table) -> PointTable:
     interval_s is 0 where missing (never dead); time_from is by device where missing. Raises ValueError
     where a number is missing or stands twice: such a map must not be used.
     """
-    mask = np.asarray(table["valid_to"].cast(pa.int64())) == VALID_TO_ALWAYS
-    current = table.filter(pa.array(mask)).sort_by("point").combine_chunks()
-    count = current.num_rows
-    if not np.array_equal(np.asarray(current["point"]), np.arange(count)):
-        raise ValueError("the map of points has a hole or a number twice")
-    text = {name: current[name].fill_null("") for name in ("point_id", "name", "device_id", "topic", "unit")}
-    codes = {name: _codes(current[name]) for name in ("gateway_id", "source", "kind", "district")}
+    current = _current(table)
+    text = {name: Texts.of(current[name]) for name in ("point_id", "name", "device_id", "topic")}
+    codes = {name: coded(current[name]) for name in ("gateway_id", "source", "kind", "district", "unit")}
     numbers = {
         name: _floats(current[name])
         for name in ("lon", "lat", "interval_s", "range_min", "range_max", *_LEVELS, "level_gap")
     }
-    level = np.stack([numbers[name] for name in _LEVELS]) if count else np.empty((4, 0))
+    level = np.stack([numbers[name] for name in _LEVELS]) if len(current) else np.empty((4, 0))
     receive = np.asarray(current["time_from"].fill_null("device")) == "receive"
     return PointTable(
-        point_id=text["point_id"].to_pylist(),
-        name=text["name"].to_pylist(),
-        device_id=text["device_id"].to_pylist(),
-        topic=text["topic"].to_pylist(),
-        unit=text["unit"].to_pylist(),
+        point_id=text["point_id"],
+        name=text["name"],
+        device_id=text["device_id"],
+        topic=text["topic"],
+        unit=Repeated(*codes["unit"]),
         gateway=codes["gateway_id"][0],
         source=codes["source"][0],
         kind=codes["kind"][0],
@@ -249,13 +246,17 @@ def point_table(table: pa.Table) -> PointTable:
     )
 
 
+def _current(table: pa.Table) -> pa.Table:
+    """The rows that are valid now, by number. Raises ValueError as ``point_table``."""
+    mask = np.asarray(table["valid_to"].cast(pa.int64())) == VALID_TO_ALWAYS
+    current = table.filter(pa.array(mask)).sort_by("point").combine_chunks()
+    if not np.array_equal(np.asarray(current["point"]), np.arange(len(current))):
+        raise ValueError("the map of points has a hole or a number twice")
+    return current
+
+
 def _floats(column: pa.ChunkedArray) -> F64:
     return np.array(column.cast(pa.float64()).fill_null(float("nan")), np.float64)
-
-
-def _codes(column: pa.ChunkedArray) -> tuple[I32, list[str]]:
-    names, codes = np.unique(np.asarray(column.fill_null("").to_pylist(), dtype=object), return_inverse=True)
-    return codes.astype(np.int32), [str(name) for name in names]
 
 
 def _falling(level: F64) -> npt.NDArray[np.bool_]:

@@ -6,11 +6,13 @@ the registry file's format (ingest.points reads that) or of what checks do with 
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 
 import numpy as np
 
 from storage.batch import F64, I32, U8, Bool
+from storage.texts import Numbers, Texts
 
 LEVELS = 4
 TIME_FROM_DEVICE = 0
@@ -25,13 +27,15 @@ class PointTable:
     falling      bool             the levels alarm on low values
     upstream     int32            point number, -1 where none
     gateway, source, kind, district  int32 codes into gateways, sources, kinds, districts
+
+    Texts of a registry are columns (storage.texts): a str is made for whoever asks for one.
     """
 
-    point_id: list[str]
-    name: list[str]
-    device_id: list[str]
-    topic: list[str]
-    unit: list[str]
+    point_id: Sequence[str]
+    name: Sequence[str]
+    device_id: Sequence[str]
+    topic: Sequence[str]
+    unit: Sequence[str]
     gateway: I32
     source: I32
     kind: I32
@@ -51,13 +55,16 @@ class PointTable:
     falling: Bool
     upstream: I32
     retired: Bool
+    _numbers: Mapping[str, int] | None = field(default=None, init=False, repr=False, compare=False)
 
     def __len__(self) -> int:
         return len(self.point_id)
 
-    def number_of(self) -> dict[str, int]:
-        """point_id to dense number."""
-        return {p: i for i, p in enumerate(self.point_id)}
+    def number_of(self) -> Mapping[str, int]:
+        """point_id to dense number; made when first asked for, the same for all who ask."""
+        if self._numbers is None:
+            self._numbers = Numbers(Texts.of(self.point_id))
+        return self._numbers
 
 
 NO_POINT = np.int32(-1)

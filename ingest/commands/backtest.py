@@ -84,7 +84,7 @@ def command(
     table = _read(readings)
     time = _times(table["time"], time_unit)
     table_of = _points(points_file, config, table["point_id"])
-    number = table_of.number_of()
+    number = {point_id: at for at, point_id in enumerate(table_of.point_id)}
     point = table["point_id"].replace_strict(number, return_dtype=pl.Int32).to_numpy()
     value = table["value"].cast(pl.Float64).fill_null(np.nan).to_numpy()
     found = backtest(

@@ -7,6 +7,7 @@ none, or is refused, is left to the general decoder message by message. Needs nu
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -43,11 +44,15 @@ from ingest.kernels.grammar import (
     ZONE_TO,
     ZONE_US,
 )
-from ingest.kernels.tables import Pairs, Texts, texts_of
+from ingest.kernels.tables import Pairs, fill_texts, texts_of
+from ingest.kernels.tables import Texts as TextTable
+from ingest.kernels.words import SLACK
 from ingest.mqtt.arena import Arena
 from ingest.routes import OPEN_US, Routes, Source
 from storage.batch import I32, I64, U8, Bool
 from storage.points import TIME_FROM_RECEIVE
+from storage.texts import SLACK as COLUMN_SLACK
+from storage.texts import Texts
 
 ROWS_BEGIN = 65_536
 US_PER_DAY = 86_400_000_000
@@ -71,6 +76,18 @@ def names_of(source: Source) -> list[bytes] | None:
     return found if plain and len(found) == FIELDS else None
 
 
+def table_of(column: Texts, more: Sequence[bytes] = ()) -> TextTable:
+    """A kernel's table of a column of texts: in the column's own memory, or in a copy with ``more`` behind them."""
+    assert SLACK <= COLUMN_SLACK
+    at, pool = column.at, column.pool
+    if more:
+        behind = texts_of(more)
+        at, pool = np.concatenate([at, behind.at[1:] + at[-1]]), np.concatenate([pool[: at[-1]], behind.pool])
+    slots = np.zeros(1 << max(4, (2 * (len(at) - 1)).bit_length()), np.uint64)
+    fill_texts(slots, at, pool)
+    return TextTable(slots, at, pool)
+
+
 class ShortWay:
     """One registry's tables. ``set_window`` before each poll's messages; ``allowed`` grows as credentials speak."""
 
@@ -87,7 +104,7 @@ class ShortWay:
         on_receipt = (points.time_from == TIME_FROM_RECEIVE).astype(np.uint8)
         self.topics, self.routes = self._compile_routes(routes, code, self._has_way, retired, on_receipt)
         self.points = Points(
-            texts_of([one.encode() for one in points.point_id]),
+            table_of(Texts.of(points.point_id)),
             np.where(retired, -1, points.gateway).astype(np.int32),
             on_receipt,
         )
@@ -126,10 +143,10 @@ class ShortWay:
         has_way: Bool,
         retired: Bool,
         on_receipt: U8,
-    ) -> tuple[Texts, I32]:
+    ) -> tuple[TextTable, I32]:
         """One route for each point's own topic, in the points' order, then the gateways'."""
         points = routes.points
-        topics = [topic.encode() for topic in points.topic]
+        topics = Texts.of(points.topic)
         gateways = list(routes.gateway_topics())
         made = np.full((len(topics) + len(gateways), ROUTE_FIELDS), -1, np.int32)
         own = made[: len(topics)]
@@ -141,7 +158,7 @@ class ShortWay:
             made[k, R_GATEWAY] = gateway
             made[k, R_SOURCE] = source_of[name] if has_way[source_of[name]] else -1
             made[k, R_ON_RECEIPT] = 0
-        return texts_of([*topics, *(topic for topic, _, _ in gateways)]), made
+        return table_of(topics, [topic for topic, _, _ in gateways]), made
 
     def set_window(self, now_us: int, *, open_ended: bool) -> None:
         """Move every source's time window. While our clock is suspect nothing outside it is taken here either:

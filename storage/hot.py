@@ -27,10 +27,12 @@ from storage.hashes import keep_hashes
 from storage.hotlist import HotList
 from storage.recovery import Damage, States
 from storage.schema import (
+    LARGE_ROWS,
     LATE,
     META_LATE_ROWS,
     READINGS,
     ROW_GROUP_HOT,
+    ROW_GROUP_SEALED,
     reading_options,
     to_arrow,
     with_metadata,
@@ -205,9 +207,8 @@ class HotTier:
         table = to_arrow(batch.take(stable_order(batch.point)), late)
         try:
             with pq.ParquetWriter(tmp, schema, **reading_options(schema)) as writer:
-                writer.write_table(
-                    table.replace_schema_metadata(schema.metadata), row_group_size=ROW_GROUP_HOT
-                )
+                group = ROW_GROUP_SEALED if len(batch) >= LARGE_ROWS else ROW_GROUP_HOT
+                writer.write_table(table.replace_schema_metadata(schema.metadata), row_group_size=group)
         except BaseException:
             tmp.unlink(missing_ok=True)
             raise

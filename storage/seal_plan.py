@@ -114,6 +114,11 @@ class FileStats:
         self.point = _widen(self.point, int(point.min()), int(point.max()))
         self.time = _widen(self.time, int(time.min()), int(time.max()))
 
+    def added(self, table: pa.Table) -> pa.Table:
+        """``table``, counted in."""
+        self.add(table)
+        return table
+
     def json(self) -> str:
         """The ``stats`` string of a Delta add action."""
         least: dict[str, Any] = {}

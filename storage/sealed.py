@@ -52,6 +52,7 @@ from storage.seal_plan import (
     point_time_order,
     split_hours,
 )
+from storage.sealcopy import copy_of, is_large, rows_of
 from storage.settings import SealedSettings
 
 APP_ID: Final = "yuzui"
@@ -166,17 +167,36 @@ class _Writer:
         self._folder = folder
         self._stem = f"{first:020d}-{last:020d}"
         self._schema = with_metadata(LATE if late else READINGS, rules_hash)
-        self._open: dict[int, tuple[Path, pq.ParquetWriter, FileStats]] = {}
+        # No writer: the file is a copy, and whole.
+        self._open: dict[int, tuple[Path, pq.ParquetWriter | None, FileStats]] = {}
+
+    def _path(self, hour: int) -> Path:
+        date, hour_of_day = partition_of(hour)
+        return self._folder / f"date={date}" / f"hour={hour_of_day:02d}" / f"{self._stem}-0.parquet"
+
+    def copy(self, file: HotFile) -> Iterator[pa.Table] | None:
+        """Take ``file`` as the whole of the commit: its rows, all of which must be looked at; None: merge it."""
+        path, stats = self._path(file.hour_min), FileStats()
+        self._open[file.hour_min] = path, None, stats
+        if copy_of(file, path):
+            return map(stats.added, rows_of(path))
+        self.discard()
+        return None
+
+    @property
+    def rows(self) -> int:
+        """Written so far."""
+        return sum(stats.rows for _, _, stats in self._open.values())
 
     def write(self, table: pa.Table) -> None:
         for hour, rows in split_hours(table):
             if hour not in self._open:
-                date, hour_of_day = partition_of(hour)
-                path = self._folder / f"date={date}" / f"hour={hour_of_day:02d}" / f"{self._stem}-0.parquet"
+                path = self._path(hour)
                 path.parent.mkdir(parents=True, exist_ok=True)
                 writer = pq.ParquetWriter(path, self._schema, **reading_options(self._schema))
                 self._open[hour] = path, writer, FileStats()
             _, writer, stats = self._open[hour]
+            assert writer is not None
             writer.write_table(
                 rows.replace_schema_metadata(self._schema.metadata), row_group_size=ROW_GROUP_SEALED
             )
@@ -186,7 +206,8 @@ class _Writer:
         """Close and sync all files and the folders above them; the actions that add them."""
         actions = []
         for hour, (path, writer, stats) in sorted(self._open.items()):
-            writer.close()
+            if writer is not None:
+                writer.close()
             fsync_file(path)
             actions.append(add_action(self._folder, path, hour, stats))
         paths = [path for path, _, _ in self._open.values()]
@@ -197,8 +218,10 @@ class _Writer:
     def discard(self) -> None:
         """Remove what was written: it is not committed and never will be."""
         for path, writer, _ in self._open.values():
-            writer.close()
+            if writer is not None:
+                writer.close()
             path.unlink(missing_ok=True)
+        self._open.clear()
 
 
 class Sealer:
@@ -252,7 +275,8 @@ class Sealer:
                 report.late_seq = last
             report.main_rows += self._seal_table(mains, False, first, last, report)
             report.main_seq = last
-            self._save_latest(last)
+        if report.main_seq > main_seq:
+            self._save_latest(report.main_seq)
         report.wall_s, report.cpu_s = time.perf_counter() - wall, time.thread_time() - cpu
         return report
 
@@ -261,22 +285,25 @@ class Sealer:
         self._latest_files.drop(grace_s, now)
 
     def _one_commit(self, waiting: list[HotFile]) -> list[HotFile]:
-        rows, taken = 0, 0
+        """The next files to seal together: a large one alone, others up to the bounds of a commit."""
+        total, taken = 0, 0
         for file in waiting[:FILES_PER_COMMIT]:
-            rows += pq.read_metadata(file.path).num_rows
-            if taken and rows > self.settings.rows_max:
+            rows = pq.read_metadata(file.path).num_rows
+            total += rows
+            large = is_large(file, rows, self.settings.rows_max)
+            if taken and (large or total > self.settings.rows_max):
                 break
             taken += 1
+            if large:
+                break
         return waiting[:taken]
 
     def _seal_table(self, files: list[HotFile], late: bool, first: int, last: int, report: SealReport) -> int:
         writer = _Writer(table_dir(self.root, late), late, first, last, self.rules_hash)
-        rows = 0
         try:
-            for table in _sorted_ranges(files, late):
-                writer.write(table)
+            for table in self._written(writer, files, late):
                 self._latest.fold(table, late=late)
-                rows += table.num_rows
+            rows = writer.rows
             actions = writer.finish()
             self._commit(late, last, actions)
         except BaseException:
@@ -287,6 +314,19 @@ class Sealer:
         report.files += len(actions)
         report.commits += 1
         return rows
+
+    def _written(self, writer: _Writer, files: list[HotFile], late: bool) -> Iterator[pa.Table]:
+        """The rows of ``files``, sorted, as ``writer`` got them."""
+        if len(files) == 1 and not late:
+            rows = pq.read_metadata(files[0].path).num_rows
+            if is_large(files[0], rows, self.settings.rows_max):
+                copied = writer.copy(files[0])
+                if copied is not None:
+                    yield from copied
+                    return
+        for table in _sorted_ranges(files, late):
+            writer.write(table)
+            yield table
 
     def _commit(self, late: bool, seq: int, actions: list[AddAction]) -> None:
         self._tables[late].commit(APP_ID, seq, actions)

@@ -102,9 +102,9 @@ def test_a_range_with_only_late_rows_moves_both_watermarks(tmp_path: Path) -> No
 
 
 def test_a_backlog_is_sealed_in_several_commits(tmp_path: Path) -> None:
-    rows = fill(tmp_path, ranges=5, points=5_000)
-    report = Sealer(tmp_path, SealedSettings(rows_max=10_000)).seal(100)
-    assert report.commits == 3 + 2
+    rows = fill(tmp_path, ranges=12, points=2_000)
+    report = Sealer(tmp_path, SealedSettings(rows_max=10_000)).seal(200)
+    assert report.commits == 3 + 3
     assert stored(tmp_path) == sorted(rows)
 
 

@@ -73,7 +73,11 @@ class Delivery:
     async def run(self) -> None:
         """Keep the process alive until ``stop``."""
         while not self._stopping:
-            await self._one_life()
+            try:
+                await self._one_life()
+            except (OSError, ValueError) as fault:
+                # No room for a process now, or its last word was cut in two: what is queued waits in the outbox.
+                log.error("delivery: %s: %s", type(fault).__name__, fault)
             if not self._stopping:
                 self.restarts += 1
                 log.error("delivery ended by itself; starting it again")

@@ -88,6 +88,7 @@ class Tiers(threading.Thread):
         self._offer: _Offer | None = None
         self._offered = threading.Event()
         self._stopping = False
+        self._begun_us = time.time_ns() // 1000 - round(time.monotonic() * 1e6)
         self._sealed_at = time.monotonic()
         self._merged_at = time.monotonic()
         self.failure: BaseException | None = None
@@ -162,7 +163,8 @@ class Tiers(threading.Thread):
         if self._retire_logs_before_day is not None:
             self._retire_logs(self._retire_logs_before_day)
             self._retire_logs_before_day = None
-        before_us = time.time_ns() // 1000 - OUTBOX_KEPT_US
+        # A clock that jumps forward must not make all of it old.
+        before_us = self._begun_us + round(now * 1e6) - OUTBOX_KEPT_US
         self._outbox.trim(before_us, self._alerts.last, self._alert_log.last)
 
     def _retire_logs(self, day: int) -> None:

@@ -33,6 +33,8 @@ T = TypeVar("T")
 
 POLL_S: Final = 1.0
 """How often there is looked for what other processes did: `yuzui outbox retry`, `yuzui alert test`."""
+CLOCK_BACK_US: Final = 5 * US_PER_S
+"""Set back by less, the clock only makes a wait that much longer."""
 STORE_PAUSE_S: Final = 1.0
 """After an error of the outbox's file, before the next try."""
 STOP_S_MAX: Final = 3.0
@@ -89,6 +91,8 @@ class Deliverer:
         self._landed = asyncio.Event()
         self._ended = asyncio.Event()
         self._stopping = False
+        self._ahead = 0
+        """Of the monotonic clock, µs."""
         self._failure: BaseException | None = None
         self._calls: set[asyncio.Task[None]] = set()
         self._unsettled: list[Settlement] = []
@@ -125,12 +129,15 @@ class Deliverer:
             books.append(asyncio.create_task(self._keep_books(), name="delivery books"))
             if self._alerts.heartbeat_s:
                 books.append(asyncio.create_task(self._beat(), name="heartbeat"))
+            for book in books:
+                book.add_done_callback(self._task_ended)
             looked = -POLL_S
             more = True
             while not self._stopping:
                 if self._failure is not None:
                     raise self._failure
                 self._woken.clear()
+                self._look_at_clock()
                 if self._loop.time() - looked >= POLL_S:
                     looked = self._loop.time()
                     await self._look_for_changes()
@@ -141,8 +148,11 @@ class Deliverer:
                 if not more:
                     await self._rest()
         finally:
-            await self._close(books)
-            self._ended.set()
+            try:
+                await self._close(books)
+            finally:
+                # Whoever stops us waits for this, whatever could not be closed.
+                self._ended.set()
 
     async def stop(self) -> None:
         """End: calls in the air may land, what came of them is kept. Returns when all is closed."""
@@ -174,6 +184,16 @@ class Deliverer:
 
     async def _on_store(self, work: Callable[[], T]) -> T:
         return await asyncio.get_running_loop().run_in_executor(self._store, work)
+
+    def _look_at_clock(self) -> None:
+        """Waits are told by the wall clock, and it may be set back."""
+        assert self._loop is not None
+        ahead = self._now_us() - round(self._loop.time() * US_PER_S)
+        back = self._ahead - ahead
+        self._ahead = ahead
+        if back > CLOCK_BACK_US:
+            for target in self._targets.values():
+                target.lane.set_back(back)
 
     async def _take_in(self) -> bool:
         """Take in what is newly queued; whether there is more."""
@@ -208,6 +228,10 @@ class Deliverer:
             )
         except sqlite3.Error as failure:
             self._store_failed(failure)
+        except Exception:
+            # What is queued goes out all the same: digests and escalations are not worth tonight's first call.
+            self.counters["alerts_rounds_failed"] += 1
+            log.exception("the rounds of alerts failed")
 
     def _add(self, loaded: Sequence[Loaded]) -> None:
         for one in loaded:
@@ -233,9 +257,9 @@ class Deliverer:
         while not self._stopping and (notice := target.lane.take(self._now_us())) is not None:
             call = asyncio.create_task(self._call(target, notice), name=f"target {target.name}")
             self._calls.add(call)
-            call.add_done_callback(self._call_ended)
+            call.add_done_callback(self._task_ended)
 
-    def _call_ended(self, call: asyncio.Task[None]) -> None:
+    def _task_ended(self, call: asyncio.Task[None]) -> None:
         self._calls.discard(call)
         if not call.cancelled() and (failure := call.exception()) is not None:
             self._failure = failure
@@ -268,7 +292,12 @@ class Deliverer:
             except sqlite3.Error as failure:
                 self._store_failed(failure)
                 return Answer("outbox")
-        return await target.carrier.send(notice, body, self._now_us())
+        try:
+            return await target.carrier.send(notice, body, self._now_us())
+        except Exception:
+            # One notification that cannot be put into a target's words must not end the calls to all others.
+            log.exception("target %s: a mistake of ours with %s", target.name, notice.webhook_id)
+            return Answer("mistake")
 
     def _settle(self, settlements: Sequence[Settlement]) -> None:
         counted = {SENT: "webhooks_delivered", DEAD: "webhooks_dead", SUPERSEDED: "webhooks_superseded"}

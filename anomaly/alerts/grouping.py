@@ -289,9 +289,10 @@ class Grouping:
     def _join_key(self, event: AlertEvent, key: str, scope: str, within_us: int) -> Group:
         """The newest group under ``key`` if anything was heard of it lately, else a new one."""
         known = self._faults.get(key)
-        if known is not None and event.recorded_at - known.active_at <= within_us:
+        kept = None if known is None else self._kept(known.group)
+        if known is not None and kept is not None and event.recorded_at - known.active_at <= within_us:
             known.active_at = max(known.active_at, event.recorded_at)
-            return self._group(known.group)
+            return kept
         group = self._found(event, key, scope)
         self._faults[key] = _Fault(group.id, event.rule, scope, event.recorded_at)
         return group
@@ -332,11 +333,14 @@ def standing(db: sqlite3.Connection, policy: Policy) -> list[Standing]:
         policy.inhibitors,
     )
     return [
-        Standing(
-            rule, district, gateway, severity, frozenset(orjson.loads(packed)["members"]) if names else NOBODY
-        )
+        Standing(rule, district, gateway, severity, _members(packed) if names else NOBODY)
         for rule, district, gateway, severity, packed in rows
     ]
+
+
+def _members(packed: bytes | None) -> frozenset[str]:
+    """Those an event names; nobody in one that an earlier version kept, which knew none, or kept no event at all."""
+    return NOBODY if packed is None else frozenset(orjson.loads(packed).get("members", ()))
 
 
 def lead(db: sqlite3.Connection, group_id: str) -> AlertEvent | None:

@@ -144,6 +144,15 @@ class Lane:
             return max(now, self._free_at())
         return max(self._retries[0][0], self._free_at()) if self._retries else None
 
+    def set_back(self, back: int) -> None:
+        """The clock was set back by ``back``, and takes all waits with it: nobody is called an hour late for it."""
+        self._paused_until -= back
+        for index, at in enumerate(self._taken):
+            self._taken[index] = at - back
+        for _, _, notice in self._retries:
+            notice.next_at -= back
+        self._retries = [(notice.next_at, rowid, notice) for _, rowid, notice in self._retries]
+
     def _free_at(self) -> int:
         """When the target may be called again: after a pause it asked for, and not too often a minute."""
         full = bool(self._taken) and len(self._taken) == self._taken.maxlen

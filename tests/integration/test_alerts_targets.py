@@ -10,6 +10,8 @@ import hashlib
 import hmac
 import json
 import sqlite3
+import time
+from collections.abc import Mapping
 from contextlib import closing
 from pathlib import Path
 from typing import Any
@@ -17,13 +19,16 @@ from urllib.parse import parse_qs
 from xml.etree import ElementTree as ET
 
 import aiomqtt
+import orjson
 import pytest
 from aiohttp import web
 from standardwebhooks import Webhook, WebhookVerificationError
 
 from anomaly.alerts.broker import topic_of
+from anomaly.alerts.delivery import Deliverer
 from anomaly.alerts.event import RESOLVED, UPDATED
 from anomaly.alerts.lane import Answer, Lane, Notice
+from anomaly.alerts.outbox import Outbox
 from anomaly.settings import FileTargetSettings, MqttTargetSettings
 from storage.batch import US_PER_S
 from tests.alerts_receiving import delivering, ok, receiving, states, until, webhook
@@ -239,3 +244,84 @@ async def test_a_target_that_is_down_holds_up_no_other_kind_of_target(tmp_path: 
 def outbox_steps(path: Path) -> dict[str, int]:
     with closing(sqlite3.connect(path)) as db:
         return dict(db.execute("SELECT step, count(*) FROM alert_log GROUP BY 1"))
+
+
+async def test_what_cannot_be_put_into_one_targets_words_holds_up_nobody(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    def poisoned(body: Mapping[str, Any]) -> bytes:
+        if body["data"]["id"] == event(1).id:
+            raise KeyError("a mistake of ours")
+        return orjson.dumps(body)
+
+    async with receiving(ok) as receiver, receiving(ok) as other:
+        targets = [webhook(receiver, give_up_s=0.3), webhook(other, "other")]
+        async with delivering(tmp_path / "o.db", targets) as (deliverer, outbox):
+            outbox.record([event(0)], 1)
+            deliverer.wake()
+            await until(lambda: (len(receiver.bodies), len(other.bodies)) == (1, 1))
+            deliverer._targets["room"].carrier._render = poisoned  # type: ignore[attr-defined]
+            outbox.record([event(1), event(2)], 2)
+            deliverer.wake()
+            await until(lambda: (len(receiver.bodies), len(other.bodies)) == (2, 3))
+            await until(lambda: states(outbox).count("dead") == 1)
+    assert "a mistake of ours" in caplog.text
+
+
+async def test_rounds_that_fail_hold_up_no_call(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    async with receiving(ok) as receiver:
+        async with delivering(tmp_path / "o.db", [webhook(receiver)]) as (deliverer, outbox):
+            deliverer._rounds._is_calm = None  # type: ignore[assignment, method-assign]
+            outbox.record([event(0)], 1)
+            with outbox.writing() as db:
+                db.execute("UPDATE alert_group SET flapping = 1")
+            await until(lambda: deliverer.counters["alerts_rounds_failed"] > 0)
+            outbox.record([event(1)], 2)
+            deliverer.wake()
+            await until(lambda: len(receiver.bodies) == 2)
+
+
+@pytest.mark.parametrize("broken", ["books", "close"])
+async def test_a_delivery_that_ends_by_itself_says_so_and_keeps_nobody_waiting(
+    tmp_path: Path, broken: str
+) -> None:
+    async with receiving(ok) as receiver:
+        deliverer = Deliverer(tmp_path / "o.db", [webhook(receiver)])
+        outbox = Outbox(tmp_path / "o.db", [webhook(receiver)])
+
+        def fails(*_: object) -> None:
+            raise RuntimeError("by mistake")
+
+        if broken == "books":
+            deliverer._letters.settle = fails  # type: ignore[method-assign]
+        else:
+            deliverer._letters.new = deliverer._letters.close = fails  # type: ignore[assignment, method-assign]
+        task = asyncio.create_task(deliverer.run())
+        outbox.record([event(0)], 1)
+        deliverer.wake()
+        await until(task.done)
+        await asyncio.wait_for(deliverer.stop(), 10)
+        with pytest.raises(RuntimeError, match="by mistake"):
+            await task
+        outbox.close()
+
+
+async def test_a_clock_that_is_set_back_by_an_hour_delays_no_retry(tmp_path: Path) -> None:
+    ahead_us = [3_600 * US_PER_S]
+
+    async def fails_once(_: web.Request, n: int) -> web.StreamResponse:
+        return web.Response(status=500 if n == 1 else 200)
+
+    def clock() -> int:
+        return time.time_ns() // 1000 + ahead_us[0]
+
+    async with receiving(fails_once) as receiver:
+        async with delivering(tmp_path / "o.db", [webhook(receiver)], retry_s=(1.0,), now_us=clock) as (
+            deliverer,
+            outbox,
+        ):
+            outbox.record([event(0)], 1)
+            deliverer.wake()
+            await until(lambda: deliverer.counters["webhooks_failed"] == 1)
+            ahead_us[0] = 0
+            await until(lambda: len(receiver.bodies) == 2)

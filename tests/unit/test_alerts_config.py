@@ -114,3 +114,15 @@ def test_an_outbox_of_version_1_is_taken_over_with_what_waits_in_it_and_what_is_
     ]
     outbox.close()
     Outbox(tmp_path / "o.db").close()
+
+
+def test_an_outage_that_was_open_in_version_1_stops_no_alert(tmp_path: Path) -> None:
+    with closing(sqlite3.connect(tmp_path / "o.db")) as db:
+        db.executescript(
+            VERSION_1.replace("'level', 'event', 3, 3, 'P8'", "'outage', 'fault', 3, 3, NULL").replace(
+                "'waterlogging'", "NULL"
+            )
+        )
+    outbox = Outbox(tmp_path / "o.db", [WebhookSettings(name="room", url="http://127.0.0.1:1/")])
+    assert outbox.record([event(2)], 8).queued == 1
+    outbox.close()

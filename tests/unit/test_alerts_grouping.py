@@ -256,3 +256,12 @@ def test_a_transaction_that_fails_leaves_groups_as_they_were(make: Callable[...,
 def test_without_grouping_every_alert_is_told_by_itself(make: Callable[..., Night]) -> None:
     one = make(alerts={"group": False}).take(told_event("a", 2, 0), told_event("b", 2, 1))
     assert one.why() == ["first", "first"]
+
+
+def test_a_group_that_was_trimmed_is_founded_anew(make: Callable[..., Night]) -> None:
+    one = make()
+    one.take(*course("a", (1,), 0, rule="dead"))
+    one.outbox.trim(T0 + 10_000_000 * S, exported_rowid=99)
+    assert one.outbox.rows("SELECT * FROM alert_group") == []
+    one.take(told_event("b", 1, 300, rule="dead"))
+    assert one.why()[-1] == "first"

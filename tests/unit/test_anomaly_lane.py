@@ -143,3 +143,22 @@ def test_a_new_alert_goes_before_the_next_step_of_a_known_one() -> None:
         order.append(sent.alert_id)
         one.land(sent, Answer(), 0)
     assert order == ["new", "known", "other"]
+
+
+def test_a_clock_that_is_set_back_delays_neither_a_retry_nor_a_pause_nor_a_robot() -> None:
+    one = Lane(2, 24 * HOUR_US, lambda: 0.5, per_minute_max=2)
+    now = 10 * HOUR_US
+    for number in range(3):
+        one.add(notice(number, alert=str(number)))
+    first, second = one.take(now), one.take(now)
+    assert first is not None
+    assert second is not None
+    one.land(first, Answer("status_429", retry_after_s=30.0), now)
+    one.land(second, FAILED, now)
+    assert one.take(now) is None
+    now -= 5 * HOUR_US
+    one.set_back(5 * HOUR_US)
+    assert one.take(now) is None, "twice in this minute, and asked to pause"
+    assert one.wakes_at(now) == now + 60 * US_PER_S
+    now += 60 * US_PER_S
+    assert [n.rowid for n in (one.take(now), one.take(now)) if n is not None] == [2, 0]

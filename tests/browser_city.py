@@ -22,8 +22,10 @@ import time
 import tomllib
 import zlib
 from dataclasses import dataclass, field
+from datetime import datetime
 from pathlib import Path
 from typing import Any
+from zoneinfo import ZoneInfo
 
 import numpy as np
 from aiohttp import WSMsgType, web
@@ -504,6 +506,9 @@ class Server:
         asked = await request.json()
         if not asked.get("until") or not asked.get("why"):
             return web.json_response({"error": "until and why are needed"}, status=400)
+        until = asked["until"]
+        if isinstance(until, str):
+            until = datetime.fromisoformat(until).replace(tzinfo=ZoneInfo("Asia/Shanghai")).timestamp()
         number = len(self.city.silences) + 1
         scope = {
             "point_id": asked.get("point", ""),
@@ -515,7 +520,7 @@ class Server:
                 "id": number,
                 **scope,
                 "severity_max": asked.get("severity_max", 3),
-                "until": asked["until"],
+                "until": until,
                 "by": self.user(request)[0],
                 "why": asked["why"],
                 "begins": time.time(),
@@ -525,6 +530,8 @@ class Server:
         return web.json_response({"id": number}, status=201)
 
     async def unsilence(self, request: web.Request) -> web.Response:
+        if not (await request.json()).get("why"):
+            return web.json_response({"error": "say why"}, status=404)
         self.city.silences = [s for s in self.city.silences if s["id"] != int(request.match_info["n"])]
         await self.alerts()
         return web.Response(status=204)

@@ -71,12 +71,12 @@ export function createDialogs(app) {
   async function silence(g) {
     if (!app.mayAct()) return app.logIn();
     const found = await scopes(g), severe = g.severity >= RED;
-    let untilMs = 0;
+    let until = 0; // ms; or, as it was typed, in the city's time: the browser may be set to another
     const radios = found.map(([label], i) => h("label.line", {}, h("input", { type: "radio", name: "scope", value: i, checked: i === 0 }), h("span", {}, label)));
-    const other = h("input", { type: "datetime-local", "aria-label": t("custom"), oninput: () => { untilMs = Date.parse(other.value); chips.forEach((c) => c.setAttribute("aria-pressed", "false")); } });
+    const other = h("input", { type: "datetime-local", "aria-label": t("custom"), oninput: () => { until = other.value; chips.forEach((c) => c.setAttribute("aria-pressed", "false")); } });
     const chips = SPANS_MIN.map((m) => h("button.chip", {
       type: "button", "aria-pressed": "false",
-      onclick: (e) => { untilMs = app.now() + m * 60000; other.value = ""; chips.forEach((c) => c.setAttribute("aria-pressed", String(c === e.currentTarget))); },
+      onclick: (e) => { until = app.now() + m * 60000; other.value = ""; chips.forEach((c) => c.setAttribute("aria-pressed", String(c === e.currentTarget))); },
     }, m < 60 ? t("minutes", m) : t("hours", m / 60)));
     const red = h("input", { type: "checkbox", checked: severe }), why = h("textarea", { maxlength: 500 });
     return form(t("silenceTitle"), [
@@ -84,11 +84,12 @@ export function createDialogs(app) {
       h("fieldset", {}, h("legend", {}, t("until")), h("div.choices", {}, chips), other),
       h("label.line", {}, red, t("redToo")), h("label", {}, t("why"), why),
     ], async () => {
-      if (!untilMs) throw new Error(t("untilNeeded"));
-      if (untilMs <= app.now()) throw new Error(t("tooEarly"));
+      if (!until) throw new Error(t("untilNeeded"));
+      const typed = typeof until === "string";
+      if (typed ? until.replace("T", " ") <= stamp(app.now()).slice(0, 16) : until <= app.now()) throw new Error(t("tooEarly"));
       if (!why.value.trim()) throw new Error(t("whyNeeded"));
       const [, what] = found[radios.findIndex((r) => r.firstChild.checked)];
-      await app.api.silence({ ...what, severity_max: red.checked ? RED : ORANGE, until: untilMs / 1000, why: why.value });
+      await app.api.silence({ ...what, severity_max: red.checked ? RED : ORANGE, until: typed ? until : until / 1000, why: why.value });
       app.announce(t("silenced"));
     }, { button: t("silence") });
   }
@@ -99,7 +100,14 @@ export function createDialogs(app) {
       const what = [s.point_id, s.district, s.kind, s.rule, s.gateway_id].filter(Boolean).map(plain).join(" · ") || t("all");
       const end = h("button.chip", {
         type: "button", disabled: !app.mayAct(),
-        onclick: async () => { await app.api.endSilence(s.id, "").then(() => row.remove(), (error) => app.announce(failure(error))); },
+        onclick: () => {
+          const why = h("textarea", { maxlength: 500 });
+          form(t("end"), [h("p", {}, bdi(what)), h("label", {}, t("why"), why)], async () => {
+            if (!why.value.trim()) throw new Error(t("whyNeeded"));
+            await app.api.endSilence(s.id, why.value);
+            row.remove();
+          }, { button: t("end") });
+        },
       }, t("end"));
       const row = h("li", {}, h("span"), h("span", {}, bdi(what), h("br"), h("small.dim", {}, `${t("silencedUntil", stamp(s.ends * 1000))} · ${plain(s.who)} · ${plain(s.why)}`)), end);
       return row;
@@ -116,7 +124,7 @@ export function createDialogs(app) {
   /** Asks for name and password until the server knows them; the user, or null where it was closed. */
   function login({ must }) {
     return new Promise((done) => {
-      const name = h("input", { autocomplete: "username", required: true, maxlength: 64 }), password = h("input", { type: "password", autocomplete: "current-password", required: true });
+      const name = h("input", { autocomplete: "username", required: true, maxlength: 100 }), password = h("input", { type: "password", autocomplete: "current-password", required: true });
       let user = null;
       const node = form(t("title"), [h("label", {}, t("userName"), name), h("label", {}, t("password"), password)], async () => {
         try {

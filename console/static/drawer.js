@@ -14,7 +14,7 @@ const FLAGS = { good: "good", not_evaluated: "notEvaluated", suspect: "suspect",
 
 export function createDrawer(app) {
   const node = $("drawer");
-  let open = null, span0 = "1h", plot = null, asked = null, parts = null, from = null, shown = null;
+  let open = null, span0 = "1h", plot = null, asked = null, parts = null, from = null, shown = null, turns = 0;
 
   async function show(which, focus = true) {
     asked?.abort();
@@ -113,18 +113,20 @@ export function createDrawer(app) {
   }
 
   async function loadHistory() {
-    const p = open, mine = span0, when = around(mine);
+    const p = open, mine = span0, when = around(mine), turn = ++turns;
     parts.tabs.forEach((b) => b.setAttribute("aria-pressed", String(b.dataset.span === mine)));
     parts.csv.href = app.api.csv(p.id, when);
     try {
       const past = await app.api.history(p.index >= 0 ? p.index : p.id, app.city.version, when, asked.signal);
-      if (open !== p && open?.id !== p.id) return;
+      if (turn !== turns || open?.id !== p.id) return; // another span was asked for meanwhile
       dropPlot();
       shown = past;
       if (app.past) { past.moment = app.past.s; draw(open); }
       if (!past.t.length) { parts.plot.replaceChildren(h("p.empty", {}, t("noHistory"))); parts.table.replaceChildren(); return; }
       parts.plot.replaceChildren();
-      plot = await drawChart(parts.plot, past, app.theme);
+      const made = await drawChart(parts.plot, past, app.theme);
+      if (turn !== turns) { made.destroy(); return; }
+      plot = made;
       parts.table.replaceChildren(historyTable(past));
       const due = upcoming(past).find((f) => f.eta_s !== null && f.eta_s !== undefined);
       parts.forecasts.replaceChildren(due ? h("span.due", {}, t("reaches", span(due.eta_s), `${value(due.limit)} ${plain(past.unit)}`)) : "");

@@ -213,7 +213,10 @@ Object.assign(app, {
   showAlert(g) { if (g.points.length) app.map.goPoints(g.points); else if (g.district) app.map.goDistrict(app.city.districts.findIndex((d) => d.id === g.district)); },
 });
 
-async function logIn(must = false) {
+/** Asks once, whoever asks: what comes every minute must not put a dialog upon the dialog. */
+let asking = null;
+const logIn = (must = false) => (asking ??= askWho(must).finally(() => { asking = null; }));
+async function askWho(must) {
   const user = await app.dialogs.login({ must });
   if (!user) return;
   app.user = { anonymous: false, ...user };

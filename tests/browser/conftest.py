@@ -135,9 +135,16 @@ def open_page(chromium: Any) -> Iterator[Callable[..., Page]]:
     contexts = []
 
     def build(
-        url: str, width: int = 1920, height: int = 1080, hash_: str = "", token: str | None = "once"
+        url: str,
+        width: int = 1920,
+        height: int = 1080,
+        hash_: str = "",
+        token: str | None = "once",
+        zone: str | None = None,
     ) -> Page:
-        context = chromium.new_context(viewport={"width": width, "height": height}, reduced_motion="reduce")
+        context = chromium.new_context(
+            viewport={"width": width, "height": height}, reduced_motion="reduce", timezone_id=zone
+        )
         contexts.append(context)
         made = Page(context.new_page())
         made.page.set_default_timeout(WAIT_MS)

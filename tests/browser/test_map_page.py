@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
+from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
+from zoneinfo import ZoneInfo
 
 import axe_playwright_python
 import pytest
@@ -193,6 +195,65 @@ def test_silence_needs_an_end_and_a_reason_and_shows_elsewhere(
     guest.keyboard.press("Enter")
     guest.wait_for_function("() => globalThis.yuzui.frames > 0")
     assert guest.evaluate("() => [...document.querySelectorAll('.alert .chip.go')].every(b => b.disabled)")
+
+
+def test_an_end_that_is_typed_is_the_citys_time_and_a_silence_is_ended_with_a_reason(
+    town: Running, open_page: Callable[..., Any]
+) -> None:
+    """On a desk that is set to the time of another place; everything the page shows is the city's."""
+    page = open_page(town.url, zone="America/New_York").settled().page
+    page.wait_for_function("() => yuzui.alertList.all().length > 3")
+    page.evaluate(
+        "() => void yuzui.dialogs.silence(yuzui.alertList.all().find(g => g.kind && !g.acked && !g.silenced))"
+    )
+    page.wait_for_selector("dialog[open] textarea")
+    page.fill("dialog[open] textarea", "施工已报备")
+    now = datetime.now(ZoneInfo("Asia/Shanghai"))
+    for minutes in (-10, 90):
+        end = (now + timedelta(minutes=minutes)).replace(second=0, microsecond=0)
+        page.fill("dialog[open] input[type=datetime-local]", f"{end:%Y-%m-%dT%H:%M}")
+        page.click("dialog[open] button[type=submit]")
+        if minutes < 0:
+            assert page.inner_text("dialog[open] .wrong") == "到期时间必须在将来"
+    page.wait_for_selector("dialog[open]", state="detached")
+    assert town.city.silences[-1]["until"] == end.timestamp()
+    number = len(town.city.silences)
+    page.evaluate("() => void yuzui.dialogs.silences()")
+    page.click("dialog[open] li:last-child .chip")
+    page.wait_for_selector("dialog[open] textarea")
+    page.click("dialog[open] button[type=submit]")
+    assert page.inner_text("dialog[open] .wrong") == "必须填写原因"
+    page.fill("dialog[open] textarea", "施工结束")
+    page.click("dialog[open] button[type=submit]")
+    page.wait_for_selector("dialog[open] textarea", state="detached")
+    assert len(town.city.silences) == number - 1
+
+
+def test_a_login_is_asked_for_once_and_the_last_span_asked_for_is_the_one_shown(
+    town: Running, open_page: Callable[..., Any]
+) -> None:
+    page = open_page(town.url).settled().page
+    page.evaluate("() => { for (let i = 0; i < 3; i++) void yuzui.logIn(); }")
+    page.wait_for_selector("dialog.login")
+    assert page.evaluate("() => document.querySelectorAll('dialog.login').length") == 1
+    page.keyboard.press("Escape")
+    page.wait_for_selector("dialog.login", state="detached")
+    page.evaluate("() => yuzui.drawer.show(5)")
+    page.wait_for_selector("#drawer .uplot")
+    held: list[Any] = []
+    page.route("**/api/history/**span=30d**", lambda route: held.append(route))
+    with page.expect_request("**/api/history/**span=30d**"):
+        page.click("#drawer [data-span='30d']")
+    with page.expect_response("**/api/history/**span=24h**"):
+        page.click("#drawer [data-span='24h']")
+    page.evaluate("() => yuzui.api.me()")
+    page.evaluate("() => { document.querySelector('#drawer .uplot').dataset.span = '24h'; }")
+    with page.expect_response("**/api/history/**span=30d**"):
+        held[0].continue_()
+    page.evaluate("() => yuzui.api.me()")
+    assert page.evaluate(
+        "() => [...document.querySelectorAll('#drawer .uplot')].map(n => n.dataset.span)"
+    ) == ["24h"]
 
 
 def test_a_link_brings_a_colleague_to_the_same_picture(town: Running, open_page: Callable[..., Any]) -> None:

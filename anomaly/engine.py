@@ -377,8 +377,11 @@ class Engine:
         self.state["last_v"][point] = value
         self.state["last_flag"][point] = device_flag
 
-    def snapshot(self) -> tuple[dict[str, npt.NDArray[Any]], dict[str, Any]]:
-        """Everything the next row's judgement depends on: copied arrays, and JSON-able meta."""
+    def snapshot(self, *, copied: bool = True) -> tuple[dict[str, npt.NDArray[Any]], dict[str, Any]]:
+        """Everything the next row's judgement depends on: arrays, and JSON-able meta.
+
+        copied  False for who is done with the arrays before anything is judged: they are the live ones
+        """
         open_episodes = self.episodes.snapshot()
         for one in open_episodes:
             if one["rule"] == "outage":
@@ -393,7 +396,8 @@ class Engine:
             "heard": self.conditions.heard.snapshot(),
             "neighbours_at": int(self.neighbours.asked_at),
         }
-        return {name: array.copy(order="K") for name, array in self.state.arrays().items()}, meta
+        arrays = self.state.arrays()
+        return {name: array.copy(order="K") for name, array in arrays.items()} if copied else arrays, meta
 
     def restore(self, arrays: Mapping[str, npt.NDArray[Any]], meta: dict[str, Any]) -> None:
         """Take over a snapshot, also one of a registry with fewer points.

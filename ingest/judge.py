@@ -98,7 +98,7 @@ class JudgeCounts:
 class Judge(threading.Thread):
     """Ticks of 50 ms or 20,000 rows. All state is touched by this thread only.
 
-    ``keep_snapshot`` is called on this thread with (seq, arrays, meta) copies, after the hot files up to
+    ``keep_snapshot`` is called on this thread with (seq, arrays, meta), the live arrays, after the hot files up to
     seq are written. Without a log of ``forecasts``, or of ``steps`` (of events beside readings), they are not kept.
     ``live`` is shown what was judged.
     """
@@ -329,7 +329,7 @@ class Judge(threading.Thread):
         engine = self._prepared.pop(body.body.get("digest", ""), None) if body.type == "reload" else None
         if engine is None:
             return
-        engine.restore(*self._engine.snapshot())
+        engine.restore(*self._engine.snapshot(copied=False))
         engine.counts = self._engine.counts
         self._engine = engine
         if self._live is not None:
@@ -412,6 +412,5 @@ class Judge(threading.Thread):
             return False
         if not self.disk.attempt("the judged position", lambda: self._outbox.mark(seq)):
             return False
-        arrays, meta = self._engine.snapshot()
-        self._keep_snapshot(seq, arrays, meta)
-        return True
+        arrays, meta = self._engine.snapshot(copied=False)
+        return self.disk.attempt("a snapshot", lambda: self._keep_snapshot(seq, arrays, meta))

@@ -1,7 +1,7 @@
 """The tiers thread: everything behind the hot files that may take its time.
 
 Owns when hot files are sealed (the work is ingest.sealing's), when snapshots reach the disk and small logs are
-merged, and up to where the journal may be cut. Touches none of Judge's arrays: it is given copies.
+merged, and up to where the journal may be cut. Touches Judge's arrays only on Judge's thread, to write them down.
 """
 
 from __future__ import annotations
@@ -10,7 +10,6 @@ import logging
 import threading
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -46,13 +45,6 @@ OUTBOX_KEPT_US = 30 * 86_400 * 1_000_000
 """Ended alerts and finished notifications stay in the outbox this long; the lake keeps the alerts for good."""
 
 
-@dataclass(slots=True)
-class _Offer:
-    seq: int
-    arrays: dict[str, Any]
-    meta: dict[str, Any]
-
-
 class Tiers(threading.Thread):
     """All its work is restartable: what a kill interrupts is found and done again at the next start."""
 
@@ -85,7 +77,10 @@ class Tiers(threading.Thread):
         self._events = events
         self._outbox = outbox
         self._cut = cut
-        self._offer: _Offer | None = None
+        self._snapshots = root / "snapshot"
+        snapshot.forget_drafts(self._snapshots)
+        self._offer: snapshot.Draft | None = None
+        self._offering = threading.Lock()
         self._offered = threading.Event()
         self._stopping = False
         self._begun_us = time.time_ns() // 1000 - round(time.monotonic() * 1e6)
@@ -115,8 +110,15 @@ class Tiers(threading.Thread):
         self._save_at = 0.0
 
     def offer_snapshot(self, seq: int, arrays: dict[str, Any], meta: dict[str, Any]) -> None:
-        """Called on the judge thread with copies; a newer offer replaces one not yet begun."""
-        self._offer = _Offer(seq, arrays, meta)
+        """Called on the judge thread; the arrays are written before it returns, and saved here when there is time.
+
+        A newer offer replaces one not yet begun. Raises OSError.
+        """
+        drafted = snapshot.draft(self._snapshots, seq, arrays, meta)
+        with self._offering:
+            before, self._offer = self._offer, drafted
+        if before is not None:
+            before.path.unlink(missing_ok=True)
         self._offered.set()
 
     def stop(self) -> None:
@@ -195,22 +197,27 @@ class Tiers(threading.Thread):
         """Whether there was one to save, and it is saved."""
         if self._offer is None or (time.monotonic() < self._save_at and not self._stopping):
             return False
-        offer, self._offer = self._offer, None
+        with self._offering:
+            offer, self._offer = self._offer, None
         # The snapshot presumes the files written before it: they must survive a power cut first.
         self._hot.sync()
         self._quarantine.sync()
         self._forecasts.sync()
         self._events.sync()
-        folder = self._root / "snapshot"
-        if not self.disk.attempt(
-            "a snapshot", lambda: snapshot.save(folder, offer.seq, offer.arrays, offer.meta, self.main_seq)
-        ):
+        if not self.disk.attempt("a snapshot", lambda: snapshot.keep(self._snapshots, offer, self.main_seq)):
             # Until it or a newer one is saved the journal is not cut.
-            self._offer = self._offer or offer
+            self._put_back(offer)
             self._save_at = time.monotonic() + FULL_RETRY_S
             return False
         self._cut_journal()
         return True
+
+    def _put_back(self, offer: snapshot.Draft) -> None:
+        with self._offering:
+            newer = self._offer
+            self._offer = newer or offer
+        if newer is not None:
+            offer.path.unlink(missing_ok=True)
 
     def _begin_seal(self, now: float, upto_seq: int) -> None:
         self._sealed_at = now

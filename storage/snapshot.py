@@ -6,11 +6,13 @@ a shortcut, never the truth: without one the journal is read from its beginning.
 
 from __future__ import annotations
 
+import errno
 import logging
 import os
 import re
 import struct
-from collections.abc import Mapping
+import time
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
@@ -20,7 +22,7 @@ import numpy.typing as npt
 import orjson
 from crc32c import crc32c
 
-from storage.fsync import fsync_dir
+from storage.fsync import fsync_dir, fsync_file
 
 log = logging.getLogger(__name__)
 
@@ -39,6 +41,7 @@ KINDS: Final = frozenset("biufSUmM")
 
 Array = npt.NDArray[Any]
 
+TMP: Final = ".tmp"
 _NAME = re.compile(r"(\d{20})\.snapshot")
 
 
@@ -77,35 +80,76 @@ def list_snapshots(folder: Path) -> list[tuple[int, Path]]:
     return sorted((int(match[1]), folder / match[0]) for match in found if match)
 
 
-def save(
-    folder: Path, seq: int, arrays: Mapping[str, Array], meta: Mapping[str, Any], base_seq: int | None = None
-) -> Path:
-    """Write a snapshot, on disk when this returns, then remove all but the newest KEEP.
+@dataclass(frozen=True, slots=True)
+class Draft:
+    """A snapshot written to a file that counts for nothing yet: it may not be on disk, and has no name."""
 
-    base_seq  the newest one at or below this position stays too
-    The arrays, of any shape and of a kind in KINDS, must not change meanwhile. ``meta`` is JSON (a NaN
-    in it comes back as None). Raises TypeError for what cannot be written, OSError; nothing then changed.
+    seq: int
+    path: Path
+
+
+def draft(folder: Path, seq: int, arrays: Mapping[str, Array], meta: Mapping[str, Any]) -> Draft:
+    """Write a snapshot array by array, without waiting for the disk; ``keep`` makes it count.
+
+    The arrays, of any shape and of a kind in KINDS, may change again on return: whoever calls this needs no copy of
+    them, the system's cache of files holds it. ``meta`` is JSON (a NaN in it comes back as None). Raises TypeError
+    for what cannot be written, OSError (ENOSPC before anything is written); nothing then changed.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    final = snapshot_path(folder, seq)
-    tmp = final.with_suffix(".tmp")
-    buffers = _layout(seq, arrays, meta)
+    # A name of its own: another draft of the same position may be on its way to the disk.
+    path = snapshot_path(folder, seq).with_suffix(f".{time.monotonic_ns()}{TMP}")
+    head, size = _head(seq, arrays, meta)
+    room = os.statvfs(folder)
+    if room.f_bavail * room.f_frsize < size:
+        # Not by filling the disk: what is left is for readings and alerts.
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(path))
     try:
-        with tmp.open("wb", buffering=0) as file:
-            for buffer in buffers:
+        with path.open("wb", buffering=0) as file:
+            crc = 0
+            for buffer in _buffers(head, arrays):
+                crc = crc32c(buffer, crc)
                 _write_all(file.fileno(), buffer)
-            os.fsync(file.fileno())
-        os.replace(tmp, final)
-        fsync_dir(folder)
+            _write_all(file.fileno(), CRC.pack(crc))
     except BaseException:
-        tmp.unlink(missing_ok=True)
+        path.unlink(missing_ok=True)
         raise
+    return Draft(seq, path)
+
+
+def keep(folder: Path, drafted: Draft, base_seq: int | None = None) -> Path:
+    """Make a draft the newest snapshot, on disk when this returns, then remove all but the newest KEEP.
+
+    base_seq  the newest one at or below this position stays too
+    Raises OSError: the draft then stands as it was.
+    """
+    final = snapshot_path(folder, drafted.seq)
+    fsync_file(drafted.path)
+    os.replace(drafted.path, final)
+    fsync_dir(folder)
     older = list_snapshots(folder)[:-KEEP]
     base = max((at for at, _ in list_snapshots(folder) if at <= (base_seq or 0)), default=None)
     for at, old in older:
         if at != base:
             old.unlink(missing_ok=True)
     return final
+
+
+def save(
+    folder: Path, seq: int, arrays: Mapping[str, Array], meta: Mapping[str, Any], base_seq: int | None = None
+) -> Path:
+    """``draft`` and ``keep`` at once. Raises as they do; nothing then changed."""
+    drafted = draft(folder, seq, arrays, meta)
+    try:
+        return keep(folder, drafted, base_seq)
+    except BaseException:
+        drafted.path.unlink(missing_ok=True)
+        raise
+
+
+def forget_drafts(folder: Path) -> None:
+    """Remove what a kill left unfinished. Raises OSError."""
+    for path in folder.glob(f"*{TMP}"):
+        path.unlink(missing_ok=True)
 
 
 def forget_above(folder: Path, seq: int) -> None:
@@ -157,41 +201,40 @@ def load(path: Path) -> Snapshot:
     return Snapshot(int(seq), arrays, described["meta"])
 
 
-def _layout(seq: int, arrays: Mapping[str, Array], meta: Mapping[str, Any]) -> list[bytes | Array]:
-    """The buffers of the file in order: head and JSON, then padding and bytes of each array, the checksum."""
-    plain = {name: np.ascontiguousarray(array) for name, array in arrays.items()}
-    for name, array in plain.items():
+def _head(seq: int, arrays: Mapping[str, Array], meta: Mapping[str, Any]) -> tuple[bytes, int]:
+    """Head and JSON, padded to where the first array begins, and the bytes of the whole file."""
+    for name, array in arrays.items():
         if array.dtype.kind not in KINDS or not array.dtype.isnative:
             raise TypeError(f"array {name} of type {array.dtype} cannot be kept in a snapshot")
     # Offsets stand in the JSON and depend on its length: leave room for the longest they can get.
-    room = len(_describe(plain, arrays, meta, 1 << 62)) + ALIGN
-    start = -(-(HEAD.size + room) // ALIGN) * ALIGN
-    text = _describe(plain, arrays, meta, start)
+    longest, _ = _describe(arrays, meta, 1 << 62)
+    start = -(-(HEAD.size + len(longest) + ALIGN) // ALIGN) * ALIGN
+    text, end = _describe(arrays, meta, start)
     text = text.ljust(start - HEAD.size)
-    buffers: list[bytes | Array] = []
-    end = start
-    for array in plain.values():
-        gap = -end % ALIGN
-        buffers += (bytes(gap), array.reshape(-1).view(np.uint8))
-        end += gap + array.nbytes
-    head = HEAD.pack(MAGIC, VERSION, seq, len(text), end + CRC.size)
-    buffers.insert(0, head + text)
-    crc = 0
-    for buffer in buffers:
-        crc = crc32c(buffer, crc)
-    return [*buffers, CRC.pack(crc)]
+    size = end + CRC.size
+    return HEAD.pack(MAGIC, VERSION, seq, len(text), size) + text, size
 
 
-def _describe(
-    plain: Mapping[str, Array], given: Mapping[str, Array], meta: Mapping[str, Any], start: int
-) -> bytes:
+def _describe(arrays: Mapping[str, Array], meta: Mapping[str, Any], start: int) -> tuple[bytes, int]:
+    """The JSON of arrays that begin at ``start``, and where the last one ends."""
     rows = []
     end = start
-    for name, array in plain.items():
+    for name, array in arrays.items():
         end += -end % ALIGN
-        rows.append([name, array.dtype.str, list(given[name].shape), end, array.nbytes])
+        rows.append([name, array.dtype.str, list(array.shape), end, array.nbytes])
         end += array.nbytes
-    return orjson.dumps({"meta": dict(meta), "arrays": rows}, option=orjson.OPT_SERIALIZE_NUMPY)
+    return orjson.dumps({"meta": dict(meta), "arrays": rows}, option=orjson.OPT_SERIALIZE_NUMPY), end
+
+
+def _buffers(head: bytes, arrays: Mapping[str, Array]) -> Iterator[bytes | Array]:
+    """The file in order, but for its checksum. An array that lies in another order is copied row by row."""
+    yield head
+    end = len(head)
+    for array in arrays.values():
+        yield bytes(-end % ALIGN)
+        for part in (array,) if array.flags.c_contiguous or array.ndim < 2 else array:
+            yield np.ascontiguousarray(part).reshape(-1).view(np.uint8)
+        end += -end % ALIGN + array.nbytes
 
 
 def _write_all(fd: int, buffer: bytes | Array) -> None:

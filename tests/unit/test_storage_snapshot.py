@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import errno
 import logging
 import os
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -15,7 +17,7 @@ import pytest
 from storage import snapshot
 from storage.fsync import fsync_dir, fsync_file, replace_durably
 from storage.lock import DataLock, DataLocked
-from storage.snapshot import SnapshotNewer, list_snapshots, load_newest, save
+from storage.snapshot import SnapshotNewer, draft, forget_drafts, keep, list_snapshots, load_newest, save
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -118,6 +120,38 @@ def test_arrays_whose_bytes_mean_nothing_elsewhere_are_refused(tmp_path: Path) -
     assert os.listdir(tmp_path) == []
 
 
+def test_what_is_drafted_is_the_state_of_that_moment_and_counts_when_it_is_kept(tmp_path: Path) -> None:
+    """Nobody copies the arrays: they may change as soon as the draft is written, in whatever order they lie."""
+    arrays = {
+        **state(),
+        "turned": np.asfortranarray(np.arange(12.0).reshape(3, 4)),
+        "cube": np.zeros((2, 3, 4)).T,
+    }
+    before = {name: array.copy() for name, array in arrays.items()}
+    drafted = draft(tmp_path, 5, arrays, {})
+    for array in arrays.values():
+        array.flat[:1] = array.flat[-1:]
+    assert load_newest(tmp_path) is None
+    again = draft(tmp_path, 5, arrays, {})
+    keep(tmp_path, drafted)
+    found = load_newest(tmp_path)
+    assert found is not None
+    assert same(found.arrays, before)
+    assert again.path.exists()
+    forget_drafts(tmp_path)
+    assert [path.name for path in tmp_path.iterdir()] == [f"{5:020d}.snapshot"]
+
+
+def test_where_there_is_no_room_nothing_is_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    arrays = {"a": np.zeros(100_000)}
+    with monkeypatch.context() as disk:
+        disk.setattr("storage.snapshot.os.statvfs", lambda _: SimpleNamespace(f_bavail=100, f_frsize=4096))
+        with pytest.raises(OSError, match="No space left") as full:
+            draft(tmp_path, 5, arrays, {})
+    assert full.value.errno == errno.ENOSPC
+    assert not list(tmp_path.iterdir())
+
+
 def test_a_failed_save_leaves_the_older_snapshot_and_nothing_else(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -162,9 +196,11 @@ def test_a_snapshot_is_synced_before_its_name_and_its_name_before_older_ones_go(
     folder = tmp_path / "snapshots"
     folder.mkdir()
     calls = Calls(monkeypatch)
-    path = save(folder, 9, state(), {})
+    drafted = draft(folder, 9, state(), {})
+    assert not calls.seen, "whoever drafts waits for no disk"
+    path = keep(folder, drafted)
     assert calls.seen == [
-        ("fsync", path.with_suffix(".tmp").name),
+        ("fsync", drafted.path.name),
         ("rename", path.name),
         ("fsync", "snapshots"),
     ]

@@ -19,8 +19,8 @@ from storage.batch import I32, I64, stable_order
 from storage.hot import hours_since_1970
 from storage.schema import ROW_GROUP_SEALED
 
-RANGE_ROWS: Final = 4 * ROW_GROUP_SEALED
-"""Rows sorted at once, about half a million: bounds the memory of a seal however much is sealed. Fresh pages
+RANGE_ROWS: Final = ROW_GROUP_SEALED
+"""Rows sorted at once: bounds the memory of a seal however much is sealed. Fresh pages
 cost more than the sort does: twice as many rows at once took three times the CPU in a new process.
 A multiple of the row group, so that full groups are written."""
 

@@ -58,6 +58,11 @@ from storage.settings import SealedSettings
 APP_ID: Final = "yuzui"
 FILES_PER_COMMIT: Final = 256
 """Hot files open at once: after a long stop of sealing thousands wait, more than a process may open."""
+CURSOR_ROWS: Final = 8_192
+"""Decoded at once of each hot file, which all stand open: 34 seconds of the city and ranges of one row group made a
+seal's peak 254 MB, against 357 MB with whole row groups and ranges of four, for 8 % more instructions."""
+READ_BUFFER_BYTES: Final = 1 << 14
+"""Of each column of each open file; without it whole column chunks are held."""
 
 
 @dataclass(slots=True)
@@ -136,21 +141,20 @@ def sync_folders(folder: Path, paths: Iterable[Path]) -> None:
 
 
 class _HotCursor:
-    """One hot file read by ascending point: every row group is decoded once, whatever the ranges."""
+    """One hot file read by ascending point: every row is decoded once, whatever the ranges."""
 
     def __init__(self, file: pq.ParquetFile) -> None:
-        self._file = file
-        self._next = 0
+        self._pieces = file.iter_batches(CURSOR_ROWS, use_threads=False)
         self._rest: pa.Table | None = None
 
     def take_below(self, point: int) -> Iterator[pa.Table]:
         """The rows not yet taken whose point is below ``point``, in file order."""
         while True:
             if self._rest is None:
-                if self._next == self._file.num_row_groups:
+                piece = next(self._pieces, None)
+                if piece is None:
                     return
-                self._rest = self._file.read_row_group(self._next, use_threads=False)
-                self._next += 1
+                self._rest = pa.Table.from_batches([piece])
             end = int(np.searchsorted(self._rest["point"].to_numpy(), point))
             if end:
                 yield self._rest.slice(0, end)
@@ -386,7 +390,11 @@ def _sorted_ranges(files: list[HotFile], late: bool) -> Iterator[pa.Table]:
     """All rows of ``files`` sorted by (point, time), one table for each range of points."""
     with ExitStack() as stack:
         opened = [
-            stack.enter_context(pq.ParquetFile(f.path, page_checksum_verification=True, pre_buffer=False))
+            stack.enter_context(
+                pq.ParquetFile(
+                    f.path, page_checksum_verification=True, pre_buffer=False, buffer_size=READ_BUFFER_BYTES
+                )
+            )
             for f in files
         ]
         counts = np.zeros(0, np.intp)

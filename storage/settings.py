@@ -40,7 +40,7 @@ class SealedSettings(Settings):
 
     seal_s: int = Field(60, ge=1, le=3600)
     rows_max: int = Field(4_000_000, ge=10_000)
-    """Sealed earlier when this many rows are hot: bounds the sealer's memory (about 60 bytes a row)."""
+    """Sealed earlier when this many rows are hot: bounds what a seal takes at its peak, about 35 bytes a row."""
     grace_s: int = Field(7200, ge=10)
     """How long a replaced hot file stays for readers that still hold its name. An SQL session older than
     this is told to refresh."""

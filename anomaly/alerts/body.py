@@ -16,7 +16,7 @@ import orjson
 
 from anomaly.alerts.event import FIRING, RESOLVED, UPDATED, AlertEvent
 from anomaly.alerts.words import FIRST, MERGED, OVER, REOPENED, GroupView, clipped, mode_of, summaries
-from storage.batch import US_PER_S
+from storage.units import US_PER_S
 
 BODY_VERSION: Final = 1
 BODY_BYTES_MAX: Final = 20_000

@@ -26,7 +26,7 @@ from anomaly.alerts.outbox import Outbox
 from anomaly.alerts.outboxfile import DEAD, QUEUED, SENT, SUPERSEDED
 from anomaly.alerts.rounds import Rounds
 from anomaly.settings import AlertSettings, InhibitSettings, RouteSettings, TargetSettings
-from storage.batch import US_PER_S
+from storage.units import US_PER_S
 
 log = logging.getLogger("yuzui.delivery")
 T = TypeVar("T")

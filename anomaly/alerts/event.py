@@ -8,9 +8,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass, fields
 from hashlib import blake2b
+from math import nan
 from typing import Any, Final
 
-import numpy as np
 import orjson
 
 FIRING: Final = "alert.firing"
@@ -38,7 +38,7 @@ class Subject:
     lon: float
     lat: float
     unit: str
-    levels: tuple[float, ...] = (np.nan,) * LEVELS
+    levels: tuple[float, ...] = (nan,) * LEVELS
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,10 +80,10 @@ class AlertEvent:
     members: tuple[str, ...] = ()
     words_zh: str = ""
     words_en: str = ""
-    rise: float = np.nan
-    rise_s: float = np.nan
-    eta_s: float = np.nan
-    eta_limit: float = np.nan
+    rise: float = nan
+    rise_s: float = nan
+    eta_s: float = nan
+    eta_limit: float = nan
     pos: int = 0
 
 
@@ -112,7 +112,7 @@ def unpacked(kept: bytes) -> AlertEvent:
 
 
 def _or_nan(value: float | None) -> float:
-    return np.nan if value is None else value
+    return nan if value is None else value
 
 
 _NUMBERS: Final = tuple(field.name for field in fields(AlertEvent) if field.type == "float")

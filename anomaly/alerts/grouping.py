@@ -12,9 +12,9 @@ from __future__ import annotations
 
 import sqlite3
 from dataclasses import dataclass
+from math import isnan
 from typing import Final
 
-import numpy as np
 import orjson
 
 from anomaly.alerts import groups, logbook
@@ -24,7 +24,7 @@ from anomaly.alerts.policy import Policy, Silence, Standing, silence_of
 from anomaly.alerts.storms import Storms
 from anomaly.alerts.telling import Teller, facets_of
 from anomaly.alerts.words import FIRST, FLAPPING, MERGED, OVER, REOPENED, STEP, mode_of
-from storage.batch import US_PER_S
+from storage.units import US_PER_S
 
 KEPT_US: Final = 24 * 3600 * US_PER_S
 """A group takes in alerts until nothing was heard of it for this long: a gateway's backlog of a day finds its storm."""
@@ -192,7 +192,7 @@ class Grouping:
 
     def _keep(self, event: AlertEvent, group: Group, now_open: bool, held: str) -> None:
         subject = event.subject
-        known = not (np.isnan(subject.lon) or np.isnan(subject.lat))
+        known = not (isnan(subject.lon) or isnan(subject.lat))
         self._db.execute(
             _MEMBER,
             (
@@ -230,7 +230,7 @@ class Grouping:
             return self._found(event, event.id, SINGLE)
         if event.alert_class == "fault":
             return self._join_fault(event, mode)
-        if not subject.point_id or np.isnan(subject.lon) or np.isnan(subject.lat):
+        if not subject.point_id or isnan(subject.lon) or isnan(subject.lat):
             # An area, or a point nobody knows the place of: by itself, and with itself when it comes back.
             key = f"{mode}/{event.rule}/{subject.point_id or subject.name}"
             return self._join_key(event, key, SINGLE, round(self._settings.group_s * US_PER_S))

@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from anomaly.alerts.outboxfile import DEAD, QUEUED, SENT, SUPERSEDED
-from storage.batch import US_PER_S
+from storage.units import US_PER_S
 
 RETRY_S: Final = (1.0, 2.0, 5.0, 15.0, 60.0, 300.0, 1_800.0, 7_200.0)
 """Wait after the first, second … failure; then the last one again. Dense at first: a flood does not wait."""

@@ -11,7 +11,7 @@ from typing import Any, Final
 
 from anomaly.alerts import groups, logbook
 from anomaly.alerts.outboxfile import OutboxFile
-from storage.batch import US_PER_S
+from storage.units import US_PER_S
 
 SILENCE_S_MAX: Final = 30 * 86_400
 """Longer is not a silence but a setting: take the point's limits away instead."""

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from anomaly.settings import AlertSettings, InhibitSettings, RouteSettings, TargetSettings
-from storage.batch import US_PER_S
+from storage.units import US_PER_S
 
 OUTAGE: Final = InhibitSettings(by=["outage"], rules=["dead", "stuck"], same="gateway")
 DEVICE_OUTAGE: Final = InhibitSettings(

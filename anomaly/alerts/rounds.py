@@ -17,7 +17,7 @@ from anomaly.alerts.outboxfile import OutboxFile
 from anomaly.alerts.policy import Facets, Policy
 from anomaly.alerts.telling import Teller
 from anomaly.alerts.words import DIGEST, OVER
-from storage.batch import US_PER_S
+from storage.units import US_PER_S
 
 _CHANGED: Final = (
     "joined + ended + stepped > 0 AND told > 0 AND over_told = 0 AND flapping = 0 "

@@ -13,7 +13,7 @@ from typing import Any, Final
 from anomaly.alerts import logbook, people
 from anomaly.alerts.outboxfile import DEAD, OutboxFile
 from anomaly.alerts.words import COLOURS_EN, COLOURS_ZH
-from storage.batch import US_PER_S
+from storage.units import US_PER_S
 
 SHOWN_MAX: Final = 12
 """Lines of each list: it is one page."""

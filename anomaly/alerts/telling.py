@@ -25,7 +25,7 @@ from anomaly.alerts.words import (
     REOPENED,
     STEP,
 )
-from storage.batch import US_PER_S
+from storage.units import US_PER_S
 
 _TOP: Final = (
     "SELECT m.id, m.open, m.severity, m.severity_now, m.rule, m.kind, m.point_id, m.gateway_id, m.district, m.onset, "

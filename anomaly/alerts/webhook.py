@@ -19,8 +19,8 @@ from anomaly.alerts.addresses import AddressRefusedError, CheckedResolver, liter
 from anomaly.alerts.formats import CONTENT_TYPES, Render
 from anomaly.alerts.lane import Answer, Notice
 from anomaly.settings import WebhookSettings
-from storage.batch import US_PER_S
 from storage.certificates import ClientTls, renewed
+from storage.units import US_PER_S
 
 ANSWER_BYTES_MAX: Final = 16 * 1024
 """Read of an answer, so that the connection can be used again; of a longer answer it is closed."""

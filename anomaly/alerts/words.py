@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from anomaly.alerts.event import RESOLVED, AlertEvent
-from storage.batch import US_PER_S
+from storage.units import US_PER_S
 
 TEXT_MAX: Final = 200
 """Characters of a name or unit taken into a notification; ids are kept whole."""

@@ -38,7 +38,7 @@ from ingest.modes import FOLDER_MODE, too_open
 from ingest.mqtt.links import LinkEvent, slices_of
 from ingest.mqtt.poller import Poller
 from ingest.outboxrecovery import bring_back, continue_numbers, set_aside_if_damaged
-from ingest.points import RegistryFaults, read_registry
+from ingest.registering import Registering, RegistryUnread
 from ingest.reloading import Prepared, Reloader
 from ingest.replaying import Replays, kept_bytes, marked_in
 from ingest.routes import Routes
@@ -223,8 +223,6 @@ class App:
     async def _start(self) -> None:
         began = time.monotonic()
         sys.setswitchinterval(SWITCH_S)
-        warm()
-        warm_wire()
         loop = asyncio.get_running_loop()
         self._load_points()
         self._open_tiers()
@@ -266,14 +264,20 @@ class App:
         )  # fmt: skip
 
     def _load_points(self) -> None:
-        registry = read_registry(Path(self.config.points.file), self.config)
-        if registry.faults_count:
-            raise RegistryFaults(registry)
+        """Reading them takes a process of its own meanwhile: what this one compiles and loads takes as long."""
         try:
             pointmap.restore(self.root, self.damage)
         except pointmap.PointsLost as lost:
             raise CannotStart(str(lost)) from lost
-        self.points = pointmap.merge(self.root, registry.table.to_arrow(), time.time_ns() // 1000)
+        registering = Registering(self.root, Path(self.config.points.file), self.config)
+        try:
+            warm()
+            warm_wire()
+            self.points = registering.points()
+        except RegistryUnread as unread:
+            raise CannotStart(str(unread)) from unread
+        finally:
+            registering.close()
         with _mendable("$.listener.credentials_file"):
             self._credentials = Credentials.load(self.config.listener.credentials_file)
 

@@ -5,11 +5,13 @@ Owns that one bond. What such a process does and says is its own.
 
 from __future__ import annotations
 
-import asyncio
 import ctypes
 import os
 import signal
-from typing import Final
+from typing import TYPE_CHECKING, Final
+
+if TYPE_CHECKING:
+    import asyncio
 
 PR_SET_PDEATHSIG: Final = 1
 
@@ -25,6 +27,8 @@ def die_with_engine() -> None:
 
 async def end(process: asyncio.subprocess.Process, patience_s: float) -> None:
     """Ask such a process to end and wait; after ``patience_s`` it is killed."""
+    import asyncio  # who only calls the other has no loop
+
     if process.returncode is not None:
         return
     process.terminate()

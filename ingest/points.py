@@ -13,7 +13,6 @@ from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from difflib import get_close_matches
 from pathlib import Path
-from typing import NamedTuple
 
 import polars as pl
 
@@ -22,6 +21,7 @@ from ingest.devicepoints import DECLARED, device_points
 from ingest.pointcsv import appended, changed, records
 from ingest.pointproposal import Seen, propose
 from ingest.pointrules import COLUMNS, LIMITS, NUMBERS, REQUIRED, TEXT, TIME_FROM, objections
+from ingest.registryfaults import FAULTS_SHOWN_MAX, FoundFaults, RegistryFaults, RowFault
 from storage.fsync import replace_durably
 
 __all__ = [
@@ -35,9 +35,6 @@ __all__ = [
     "read_registry",
     "retire_points",
 ]
-
-FAULTS_SHOWN_MAX = 100
-"""A wrong export is wrong in every row; the first hundred tell the story."""
 
 # The columns of storage.schema.REGISTRY, which storage.pointmap merges.
 SCHEMA: dict[str, type[pl.DataType]] = {
@@ -59,18 +56,8 @@ SCHEMA: dict[str, type[pl.DataType]] = {
 }
 
 
-class RowFault(NamedTuple):
-    """What is wrong with a row. ``place`` is "line 7" of a CSV, "row 6" of a Parquet, "" for the file."""
-
-    place: str
-    message: str
-
-    def __str__(self) -> str:
-        return f"{self.place}: {self.message}" if self.place else self.message
-
-
 @dataclass(slots=True)
-class Registry:
+class Registry(FoundFaults):
     """A registry file as read.
 
     table         its good, live rows with the columns of SCHEMA. Missing text is "", a missing number, limit
@@ -81,27 +68,9 @@ class Registry:
     faults_count  all of them
     """
 
-    path: Path
     table: pl.DataFrame = field(default_factory=lambda: pl.DataFrame(schema=SCHEMA))
     retired: list[str] = field(default_factory=list)
     rows: int = 0
-    faults: list[RowFault] = field(default_factory=list)
-    faults_count: int = 0
-
-    def report(self) -> list[str]:
-        """The faults as lines for a person, with the number of those left out."""
-        lines = [f"{self.path.name}: {fault}" for fault in self.faults]
-        if self.faults_count > len(self.faults):
-            lines.append(f"{self.path.name}: … and {self.faults_count - len(self.faults):,} more")
-        return lines
-
-
-class RegistryFaults(Exception):  # noqa: N818 (all the faults, not one error)
-    """An edit is refused and the file left as it was; ``registry`` says what would have been wrong."""
-
-    def __init__(self, registry: Registry) -> None:
-        self.registry = registry
-        super().__init__("\n".join(registry.report()))
 
 
 def read_registry(path: Path, config: Config) -> Registry:
@@ -201,9 +170,8 @@ def _checked(
     faults = [RowFault(place, message) for _, place, message in found[:FAULTS_SHOWN_MAX]]
     good = rows.filter(~bad)
     retired = good.filter("retired")["point_id"].to_list()
-    return Registry(
-        path, _shaped(good.filter(~pl.col("retired"))), retired, len(rows) + len(more), faults, count
-    )
+    live = _shaped(good.filter(~pl.col("retired")))
+    return Registry(path, faults, count, table=live, retired=retired, rows=len(rows) + len(more))
 
 
 def _with_declared(table: pl.DataFrame, config: Config) -> pl.DataFrame:

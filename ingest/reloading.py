@@ -22,9 +22,10 @@ import orjson
 from anomaly.engine import Engine
 from ingest.config import Config
 from ingest.configfile import ConfigFaults, load
-from ingest.points import RegistryFaults, read_registry
+from ingest.registering import Registering, RegistryUnread
+from ingest.registryfaults import RegistryFaults
 from ingest.routes import Routes
-from storage import audit, pointmap
+from storage import audit
 from storage.points import PointTable
 from storage.records import Control
 from storage.texts import Texts
@@ -95,17 +96,14 @@ def prepare(
 ) -> Prepared:
     """Read and check everything; only the point map on disk is changed, and only after all else is right.
 
-    Raises ConfigFaults, RegistryFaults, or ValueError for settings that a rule refuses. Takes a second or two for a
-    city: call it off the loop.
+    Raises ConfigFaults, RegistryFaults, RegistryUnread, or ValueError for settings that a rule refuses. Takes a
+    second or two for a city: call it off the loop.
     """
     # Read once: somebody may be writing the files, and each table would be of another moment.
     found = load(path)
     # What needs a restart stays as it runs: a mixture of both would be a third config that nobody wrote.
     new = running.model_copy(update={name: getattr(found, name) for name in (*LIVE_TABLES, "points")})
-    registry = read_registry(Path(new.points.file), new)
-    if registry.faults_count:
-        raise RegistryFaults(registry)
-    points = pointmap.merge(root, registry.table.to_arrow(), time.time_ns() // 1000)
+    points = Registering(root, Path(new.points.file), new).points()
     engine, waits = make_engine(new, points), needs_restart(running, found)
     return Prepared(new, points, engine, Routes(points, new), digest_of(new, points), waits)
 
@@ -166,7 +164,9 @@ class Reloader:
                 None, prepare, self._path, self._config, self._root, self._make_engine
             )
         except Exception as refused:  # whatever it is, the engine that runs is worth more
-            ours = not isinstance(refused, ConfigFaults | RegistryFaults | ValueError | OSError)
+            ours = not isinstance(
+                refused, ConfigFaults | RegistryFaults | RegistryUnread | ValueError | OSError
+            )
             lines = [f"{type(refused).__name__}: {refused}"] if ours else _lines(refused)
             if ours:
                 log.critical("reload fell over: a mistake of ours", exc_info=refused)

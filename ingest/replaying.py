@@ -11,11 +11,10 @@ import logging
 from collections import Counter
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.dataset as ds
 
 from ingest import replayspool
 from ingest.decode.message import Message
@@ -33,6 +32,9 @@ from storage.records import (
     encode_readings,
 )
 from storage.schema import QUARANTINE
+
+if TYPE_CHECKING:
+    import pyarrow.dataset as ds
 
 log = logging.getLogger("yuzui.replay")
 
@@ -160,6 +162,8 @@ def _sums(batch: pa.RecordBatch) -> list[tuple[str, int]]:
 
 
 def _log(folder: Path) -> ds.Dataset:
+    import pyarrow.dataset as ds  # some MB that only a log of refusals asks for
+
     return ds.dataset(
         [str(path) for path in sorted(folder.glob("*.parquet"))], schema=QUARANTINE, format="parquet"
     )

@@ -25,7 +25,7 @@ from typing import Any, Final
 
 from ingest.family import die_with_engine
 from ingest.fulldisk import is_full
-from ingest.memory import give_back
+from ingest.memory import give_back, without_pandas
 from storage.compact import Compactor, CompactReport, Steps
 from storage.compact_plan import Job
 from storage.recovery import Damage
@@ -326,6 +326,7 @@ def _say_fault(what: str, fault: Exception, where: str = "") -> None:
 def main() -> None:
     """Body of the process: seal on every line of stdin until it ends, compact meanwhile."""
     die_with_engine()
+    without_pandas()
     os.nice(NICE)
     _keep_memory()
     orders = _Orders()

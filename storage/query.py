@@ -11,9 +11,8 @@ import shutil
 from collections.abc import Iterable
 from importlib.resources import files
 from pathlib import Path
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
-import duckdb
 import pyarrow.parquet as pq
 
 from storage.batch import POS_ROW_BITS
@@ -24,6 +23,10 @@ from storage.hotlist import LIST_NAME, HotList
 from storage.records import STATES
 from storage.schema import EMPTY, READINGS, with_metadata
 from storage.sealed import ensure_tables
+
+# DuckDB only where a session is opened: an engine writes lake.sql and opens none.
+if TYPE_CHECKING:
+    import duckdb
 
 DUCKDB_TESTED: Final = "2.0"
 """The version lake.sql is tested with."""
@@ -123,6 +126,8 @@ def write_copy_sql(lake: Path, out: Path, time_zone: str) -> Path:
 
 def _copy_latest(lake: Path, side: Path, text: str) -> None:
     """The file of last readings that belongs to this copy: the copied one, or made of all readings."""
+    import duckdb
+
     with duckdb.connect() as con:
         con.execute(text)
         [[seq]] = con.execute("SELECT CAST(getvariable('yuzui').main_seq AS BIGINT)").fetchall()
@@ -209,6 +214,8 @@ def connect(root: Path) -> duckdb.DuckDBPyConnection:
     A cursor of it shares the views but not the snapshot: refresh the cursor first. Fetch with
     ``execute``: a relation from ``sql()`` runs again at every fetch. Raises OSError, duckdb.Error.
     """
+    import duckdb
+
     con = duckdb.connect()
     con.execute((root / "lake.sql").read_text(encoding="utf-8"))
     return con
@@ -216,6 +223,8 @@ def connect(root: Path) -> duckdb.DuckDBPyConnection:
 
 def refresh(con: duckdb.DuckDBPyConnection, root: Path) -> None:
     """Move all views of ``con`` to this instant; define them first where it has none. Raises duckdb.Error."""
+    import duckdb
+
     for tries in range(REFRESH_TRIES):
         try:
             con.execute(REFRESH)

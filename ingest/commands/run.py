@@ -26,12 +26,15 @@ from ingest.commands.common import load_or_fail
 @click.option("--drill", is_flag=True, help="Every notification says 演练 (drill).")  # fmt: skip
 def command(config_path: str, clock: str, drill: bool) -> None:
     """Run until Ctrl-C or SIGTERM; then drain, commit, acknowledge and stop. SIGHUP: as `yuzui reload`."""
+    from ingest.memory import without_pandas
+
+    without_pandas()
     from ingest import oplog
     from ingest.app import App, CannotStart, EngineFailed, RunMarks
     from ingest.commands.status import line_of
     from ingest.openfiles import raise_open_files
     from ingest.ops import LIVE_TURN_S_MAX
-    from ingest.points import RegistryFaults
+    from ingest.registryfaults import RegistryFaults
     from ingest.servicenotes import ServiceNotes
     from storage.lock import DataLocked
 

@@ -1,0 +1,106 @@
+"""A registry read, checked and merged into the map of points, in a process that ends with it.
+
+Owns that process and the two lines exchanged with it. What comes of it stands on disk (storage.pointmap), numbers and
+all, before it says so. To read and join a city's rows takes memory many times that of what is kept, and libraries that
+are needed for nothing else: they go with the process, and an engine that reloads is not held up by it.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import os
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any, Final
+
+from ingest.config import Config
+from ingest.family import die_with_engine
+from ingest.registryfaults import FoundFaults, RegistryFaults, RowFault
+from storage import pointmap
+from storage.points import PointTable
+
+CONCERNS: Final = ("source", "kinds")
+"""Tables of the config that rows are checked against."""
+LOCK_NAME: Final = "REGISTERING"
+"""Only one merges: the last breath of one whose engine was killed is waited for."""
+
+
+class RegistryUnread(RuntimeError):  # noqa: N818 - says what happened
+    """The process could not do it; the map is as it was. The text says why."""
+
+
+class Registering:
+    """The registry ``path`` on its way into the map of the data folder ``root``. ``points`` waits for it."""
+
+    def __init__(self, root: Path, path: Path, config: Config) -> None:
+        """Starts the process. Raises OSError."""
+        self._root, self._path = root, path
+        said = config.model_dump(mode="json", by_alias=True, include=set(CONCERNS))
+        first = {"root": str(root), "path": str(path), "config": said}
+        # In a file, not a pipe: it need not be read before this goes on.
+        fd = os.memfd_create("registering")
+        with open(fd, "w+b", buffering=0) as told:
+            told.write(json.dumps(first).encode())
+            told.seek(0)
+            self._process = subprocess.Popen(
+                [sys.executable, "-m", "ingest.registering"], stdin=told, stdout=subprocess.PIPE
+            )
+
+    @property
+    def pid(self) -> int:
+        """Of the process, while it lives."""
+        return self._process.pid
+
+    def points(self) -> PointTable:
+        """All points by number. Raises RegistryFaults, RegistryUnread, OSError."""
+        answer, _ = self._process.communicate()
+        if self._process.returncode or not answer:
+            raise RegistryUnread(
+                f"{self._path}: the process that reads it ended with code {self._process.returncode}"
+            )
+        said: dict[str, Any] = json.loads(answer)
+        if said["refused"]:
+            raise RegistryUnread(said["refused"])
+        if said["faults_count"]:
+            faults = [RowFault(*fault) for fault in said["faults"]]
+            raise RegistryFaults(FoundFaults(self._path, faults, said["faults_count"]))
+        merged = pointmap.load(self._root)
+        assert merged is not None
+        return pointmap.point_table(merged)
+
+    def close(self) -> None:
+        """Nobody waits for it any more."""
+        if self._process.poll() is None:
+            self._process.kill()
+            self._process.communicate()
+
+
+def _register(first: dict[str, Any]) -> dict[str, Any]:
+    from ingest.points import read_registry
+
+    config = Config.model_validate(first["config"])
+    registry = read_registry(Path(first["path"]), config)
+    said = {"refused": "", "faults": registry.faults, "faults_count": registry.faults_count}
+    if not registry.faults_count:
+        root = Path(first["root"])
+        fd = os.open(root / LOCK_NAME, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+        fcntl.flock(fd, fcntl.LOCK_EX)
+        try:
+            pointmap.merge(root, registry.table.to_arrow(), time.time_ns() // 1000)
+        except (OSError, ValueError) as refused:
+            said["refused"] = str(refused)
+    return said
+
+
+def main() -> None:
+    """Body of the process."""
+    die_with_engine()
+    said = _register(json.loads(sys.stdin.buffer.read()))
+    sys.stdout.buffer.write(json.dumps(said).encode())
+
+
+if __name__ == "__main__":
+    main()

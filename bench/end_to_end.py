@@ -165,7 +165,7 @@ def _send_past(rig: Rig, say: Say) -> None:
     listen([past], lambda: past.report is not None, CHILD_S_MAX * 2)
     assert past.report is not None
     say(f"  {past.report['sent']:,} readings of the hour before are in")
-    _settle(rig, before + past.report["sent"])
+    settle(rig, before + past.report["sent"])
 
 
 def _measure(rig: Rig, result: Result, say: Say, profile: Path | None) -> None:
@@ -193,7 +193,7 @@ def _measure(rig: Rig, result: Result, say: Say, profile: Path | None) -> None:
     assert load.report is not None
     felt = pulse.finish(CHILD_S_MAX)
     sent = load.report["sent"] + felt["sent"]
-    taken_at, judged_at = _settle(rig, before["received"] + sent)
+    taken_at, judged_at = settle(rig, before["received"] + sent)
     others_s = machine_busy_s() - ours.cpu_s() - others_s
     result.others_cores = round(max(0.0, others_s / (time.time() - begun)), 2)
     result.quiet = result.others_cores < OTHERS_MAX
@@ -221,7 +221,7 @@ def _measure(rig: Rig, result: Result, say: Say, profile: Path | None) -> None:
     _felt(rig, result, load.report, felt, queries, journal)
 
 
-def _settle(rig: Rig, received: int) -> tuple[float, float]:
+def settle(rig: Rig, received: int) -> tuple[float, float]:
     """Wait until so many readings are in and judged: when the last was taken in, and when judged."""
     end = time.monotonic() + SETTLE_S_MAX
     seen, moved = -1, time.monotonic()

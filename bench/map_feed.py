@@ -12,54 +12,17 @@ import asyncio
 import json
 import resource
 import shutil
-import socket
-import struct
-import subprocess
-import sys
 import tempfile
-from itertools import pairwise
+from dataclasses import asdict
 from pathlib import Path
 
-import aiohttp
-
+from bench.load.maps import MapsOptions
 from console.server import Console
+from ingest.simulate.child import Child
 from tests.console_city import MadeUp, made_up
 
-GOOD = 45
-STALLED = 5
 SETTLE_S = 5.0
-
-
-async def _good(address: str, seqs: list[int]) -> None:
-    async with aiohttp.ClientSession() as session:
-        ws = await session.ws_connect(address + "ws", origin=address.rstrip("/"), max_msg_size=0)
-        while (message := await ws.receive()).type not in (aiohttp.WSMsgType.CLOSE, aiohttp.WSMsgType.CLOSED):
-            if message.type is aiohttp.WSMsgType.BINARY:
-                seqs.append(struct.unpack_from("<I", message.data, 4)[0])
-
-
-def _stalled(port: int) -> socket.socket:
-    sock = socket.socket()
-    sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
-    sock.connect(("127.0.0.1", port))
-    host = f"127.0.0.1:{port}"
-    sock.sendall(
-        f"GET /ws HTTP/1.1\r\nHost: {host}\r\nOrigin: http://{host}\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
-        "Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: AAAAAAAAAAAAAAAAAAAAAA==\r\n\r\n".encode()
-    )
-    return sock
-
-
-async def _clients(address: str) -> None:
-    """The other process: open all, count frames until the server ends."""
-    port = int(address.rstrip("/").rpartition(":")[2])
-    kept = [_stalled(port) for _ in range(STALLED)]
-    seen: list[list[int]] = [[] for _ in range(GOOD)]
-    await asyncio.gather(*(_good(address, seqs) for seqs in seen))
-    gaps = sum(after - before != 1 for seqs in seen for before, after in pairwise(seqs))
-    print(json.dumps({"frames_min": min(map(len, seen)), "frames_max": max(map(len, seen)), "gaps": gaps}))
-    for sock in kept:
-        sock.close()
+OPEN_S_MAX = 60.0
 
 
 def _cpu_s() -> float:
@@ -82,16 +45,13 @@ async def _measure(console: Console, city: MadeUp, seconds: int) -> dict[str, ob
     async with console:
         await asyncio.sleep(SETTLE_S)
         found["ms_no_map_open"] = await _second_ms(city, seconds)
-        others = await asyncio.create_subprocess_exec(
-            sys.executable, "-m", "bench.map_feed", "--clients", console.address, stdout=subprocess.PIPE
-        )
-        while len(console.feed) < GOOD + STALLED:  # noqa: ASYNC110 - another process connects
-            await asyncio.sleep(0.1)
-        found["ms_50_maps"] = await _second_ms(city, seconds)
-        vitals = console.vitals()
-    told, _ = await others.communicate()
+        with Child("bench.load.maps", json.dumps(asdict(MapsOptions(console.address)))) as others:
+            await asyncio.to_thread(others.until_ready, OPEN_S_MAX)
+            found["ms_50_maps"] = await _second_ms(city, seconds)
+            vitals = console.vitals()
+            told = await asyncio.to_thread(others.finish, OPEN_S_MAX)
     names = ("console_encode_ms", "console_clients_stalled", "console_bytes")
-    return {**found, **{name: vitals[name] for name in names}, **json.loads(told)}
+    return {**found, **{name: vitals[name] for name in names}, "maps": told}
 
 
 def main() -> None:
@@ -99,11 +59,7 @@ def main() -> None:
     ask = argparse.ArgumentParser(description=__doc__)
     ask.add_argument("--points", type=int, default=116_200)
     ask.add_argument("--seconds", type=int, default=15)
-    ask.add_argument("--clients", help=argparse.SUPPRESS)
     given = ask.parse_args()
-    if given.clients:
-        asyncio.run(_clients(given.clients))
-        return
     folder = Path(tempfile.mkdtemp(prefix="map-feed-"))
     try:
         console, city = made_up(folder, given.points)

@@ -15,9 +15,9 @@ import json
 import os
 import random
 import shutil
-import sys
 import tempfile
 import time
+from dataclasses import asdict
 from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -25,8 +25,10 @@ from zoneinfo import ZoneInfo
 
 from playwright.async_api import Page, async_playwright
 
-from bench.map_feed import GOOD, STALLED
+from bench.load.maps import GOOD, STALLED, MapsOptions
+from bench.map_feed import OPEN_S_MAX
 from console.server import Console
+from ingest.simulate.child import Child
 from tests.browser.conftest import ARGS, BROWSERS
 from tests.console_city import ZONE, MadeUp, made_up
 from tests.console_past import Past, us
@@ -65,8 +67,8 @@ async def _ticks(console: Console, city: MadeUp, page: Page, seconds: int) -> di
 
     console.feed.publish = noted  # type: ignore[method-assign]
     await page.evaluate(TICKS)
-    others = await asyncio.create_subprocess_exec(
-        sys.executable, "-m", "bench.map_feed", "--clients", console.address, stdout=asyncio.subprocess.PIPE
+    others = await asyncio.to_thread(
+        Child, "bench.load.maps", json.dumps(asdict(MapsOptions(console.address)))
     )
     while len(console.feed) < GOOD + STALLED + 1:
         city.tick(1.0, time.time_ns() // 1000)
@@ -77,12 +79,12 @@ async def _ticks(console: Console, city: MadeUp, page: Page, seconds: int) -> di
         await asyncio.sleep(1)
     drawn = {seq: when for seq, when in await page.evaluate("() => ticks") if seq > first}
     took = [when - sent[seq] for seq, when in drawn.items()]
-    others.terminate()
-    await others.wait()
     vitals = console.vitals()
+    with others:
+        told = await asyncio.to_thread(others.finish, OPEN_S_MAX)
     return {
         "tick_ms": {"p50": at(took, 0.5), "p99": at(took, 0.99), "n": len(took)},
-        "ticks_missed": seconds - len(took), "encode_ms_p50": vitals["console_encode_ms"],
+        "ticks_missed": seconds - len(took), "encode_ms_p50": vitals["console_encode_ms"], "maps": told,
     }  # fmt: skip
 
 

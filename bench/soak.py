@@ -24,7 +24,7 @@ import numpy as np
 import polars as pl
 
 from bench.case import CITY_POINTS, Case
-from bench.end_to_end import SCRATCH, Result, _count, _settle
+from bench.end_to_end import SCRATCH, Result, _count, settle
 from bench.lake_count import Count, count_lake
 from bench.load.registry import CLOCK, bench_registry
 from bench.markdown import grid
@@ -107,7 +107,7 @@ def week(days: float, seconds: float, points: int, folder: Path) -> Soak:
         watch = _watch(rig, seconds)
         begun = time.monotonic()
         publisher.run(days, seconds, lambda day, acked: _say(f"day {day:.2f}, {acked:,} acknowledged"))
-        _settle(rig, publisher.sent)
+        settle(rig, publisher.sent)
         soak.seconds = round(time.monotonic() - begun, 1)
         _finish(soak, rig, watch.end())
         soak.sent, soak.acked = publisher.sent, publisher.acked
@@ -151,7 +151,7 @@ def real(seconds: float, rate: float, points: int, folder: Path) -> Soak:
         felt = pulse.finish(CHILD_S_MAX)
         soak.faults += load.report["faults"] + felt["faults"]
         soak.sent = result.sent = load.report["sent"] + felt["sent"]
-        _settle(rig, soak.sent)
+        settle(rig, soak.sent)
         soak.seconds = round(time.monotonic() - begun, 1)
         _finish(soak, rig, watch.end())
         soak.acked = int(load.report["acked"]) + felt["acked"]

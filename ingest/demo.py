@@ -17,19 +17,22 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import asdict, dataclass, field
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, Literal
+from urllib.parse import urlsplit
 
 from ingest.commands.common import ENGINE_FILE, engine_vitals
 from ingest.demonight import NightFigures, free_port, hasten, night_figures, quick_checks
 from ingest.rejudge import keep_journal
 from ingest.simulate.child import Child
 from ingest.simulate.city import generate, write
+from ingest.simulate.event_speaker import EventPlan
 from ingest.simulate.judge_ledger import verdict
 from ingest.simulate.probe import ProbeOptions
+from ingest.simulate.projects import with_cameras
 from ingest.simulate.receiver import ReceiverOptions
 from ingest.simulate.run import SimulateOptions, SimulateReport, simulate
 from ingest.simulate.scenario import Scenario, ScenarioName
@@ -69,6 +72,8 @@ class DemoOptions:
     seed: int = 1
     broker: str | None = None
     aiomqtt_share: float = 0.05
+    offices: bool = True
+    """Appeals, projects and inspections beside the readings, as their offices would send them."""
     map: bool = True
     """Show the map, where it is installed: its address and a link to log in with are said."""
     kill_at: float | None = None
@@ -228,14 +233,18 @@ def _prepare(options: DemoOptions, secret: str, hook_port: int) -> tuple[Path, P
     """Config, registry and drop-ins in the demo's folder: (config, data folder, environment)."""
     home = options.folder
     points = home / "points.parquet"
-    write(generate(options.city_dir, options.points, options.seed, 1 / options.hz), points)
+    table = generate(options.city_dir, options.points, options.seed, 1 / options.hz)
+    write(with_cameras(table, options.seed) if options.offices else table, points)
     config = home / "yuzui.toml"
     shutil.copy(options.city_dir / "yuzui.toml", config)
     drop_in = home / "yuzui.d"
     shutil.copytree(options.city_dir / "yuzui.d", drop_in)
+    if options.offices:
+        _sources(options.city_dir / "events", home / "sources.d")
     extra = f'[[webhook]]\nname = "demo"\nurl = "http://127.0.0.1:{hook_port}/alerts"\nsecret = "{secret}"\n'
     if options.broker:
-        extra += f'[[subscriber]]\nname = "broker"\nurl = "{options.broker}"\nfilters = ["cd/#"]\nqos = {options.qos}\n'
+        extra += f'[[subscriber]]\nname = "broker"\nurl = "{options.broker}"\nqos = {options.qos}\n'
+        extra += 'filters = ["cd/#", "events/#"]\n'
     if options.scenario == "storm-city":
         hasten(drop_in / "kinds.toml", options.seconds)
         extra += quick_checks(options.seconds)
@@ -254,6 +263,13 @@ def _prepare(options: DemoOptions, secret: str, hook_port: int) -> tuple[Path, P
         "YUZUI_OPS_PORT": "0",
     }
     return config, data, environment
+
+
+def _sources(events: Path, into: Path) -> None:
+    """The offices of the city, each a file of sources.d."""
+    into.mkdir()
+    for file in sorted(events.glob("*.toml")):
+        (into / file.name).write_text(file.read_text("utf-8"), "utf-8")
 
 
 def map_installed() -> bool:
@@ -310,9 +326,10 @@ def _measure(
     ledger = options.folder / "ledger"
     points_file = options.folder / "points.parquet"
     probe_options = ProbeOptions(data_dir=str(engine.data), points_file=str(points_file))
-    with Child("ingest.simulate.probe", json.dumps(asdict(probe_options))) as probe:
+    with Child("ingest.simulate.probe", json.dumps(asdict(probe_options))) as probe, ExitStack() as rest:
         probe.until_ready(CHILD_S_MAX)
         cpu = engine.cpu_s()
+        offices = rest.enter_context(_offices(options, target)) if options.offices else None
 
         def progress(news: dict[str, Any]) -> None:
             if options.scenario == "storm-city":
@@ -341,7 +358,8 @@ def _measure(
             progress,
         )
         spoke_until = time.time() - report.seconds + options.seconds
-        vitals = engine.quiet(report.sent)
+        told = offices.finish(CHILD_S_MAX) if offices is not None else {"messages": 0, "steps": 0}
+        vitals = engine.quiet(report.sent + told["steps"])
         engine_cpu = engine.cpu_s() - cpu
         seen = probe.finish(CHILD_S_MAX)
     engine_mb = engine.peak_mb()
@@ -370,6 +388,20 @@ def _measure(
     )  # fmt: skip
     result.notes = _notes(result, found.examples, report)
     return result
+
+
+def _offices(options: DemoOptions, target: str) -> Child:
+    """The city's offices, about to tell their past and what happens meanwhile."""
+    address = urlsplit(target)
+    assert address.hostname is not None
+    plan = EventPlan(
+        address.hostname,
+        address.port or 1883,
+        str(options.folder / "points.parquet"),
+        options.seconds,
+        options.seed,
+    )
+    return Child("ingest.simulate.event_speaker", json.dumps(asdict(plan)))
 
 
 def _night(options: DemoOptions, engine: Engine, spoke_until: float, say: Say) -> NightFigures:

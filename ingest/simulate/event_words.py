@@ -49,6 +49,7 @@ SOURCES: Final = {
     "banquet": "village-banquets",
     "finding": "project-findings",
     "approval": "project-approvals",
+    "project": "project-register",
     "video_alarm": "video-alarms",
     "visit": "service-visits",
 }
@@ -201,6 +202,24 @@ def _approval(
     return {"data": {"items": [one]}}, step, ()
 
 
+def _project(
+    rng: random.Random, case: Case, state: str, time: int
+) -> tuple[dict[str, Any], Event, tuple[str, ...]]:
+    own, site = case.own, case.site
+    done, plan, devices = own["done"], own["plan"], " ".join(own["devices"])
+    body = {
+        "code": case.number, "phase": "在建", "reported": time // 1000, "planned_end": own["due_us"] // 1000,
+        "title": own["name"], "class": case.kind, "area": site.district, "lon": site.lon, "lat": site.lat,
+        "done": done, "plan": plan, "equipment": devices,
+    }  # fmt: skip
+    said: dict[str, str | float | None] = {"progress": done, "planned": plan, "devices": devices}
+    step = _step(
+        "project", case, state, time, district=site.district, name=own["name"], lon=site.lon, lat=site.lat,
+        attributes=said, due_us=own["due_us"],
+    )  # fmt: skip
+    return body, step, ()
+
+
 def _video_alarm(
     rng: random.Random, case: Case, state: str, time: int
 ) -> tuple[dict[str, Any], Event, tuple[str, ...]]:
@@ -235,6 +254,7 @@ SAYS: Final[dict[str, Say]] = {
     "banquet": _banquet,
     "finding": _finding,
     "approval": _approval,
+    "project": _project,
     "video_alarm": _video_alarm,
     "visit": _visit,
 }

@@ -8,12 +8,13 @@ from __future__ import annotations
 
 import json
 import random
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass, replace
 from heapq import merge
 from typing import Any, Final
 
 from ingest.simulate.event_words import DAY_US, SAYS, SOURCES, Case, Site
+from ingest.simulate.projects import Project
 from storage.batch import US_PER_S
 from storage.records import Event
 
@@ -30,6 +31,19 @@ PER_DAY: Final = {
     "visit": 24.0 * 60,
 }
 """Cases a day at scale 1. Invented, of the size a city of twenty million has."""
+REPORT_DAYS: Final = 30
+"""A project reports so often."""
+PAST: Final = {
+    "appeal": (30, 20.0),
+    "inspection": (365, 2.0),
+    "violation": (365, 0.7),
+    "banquet": (365, 0.3),
+    "finding": (90, 2.0),
+    "approval": (90, 1.0),
+    "project": (90, 0.0),
+}
+"""What a city that joins today brings along of each type: days back, and cases a day. A few thousand messages, not
+millions: enough that every list has something in it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,6 +88,8 @@ def city_events(
     scale: float = 1.0,
     pace: float = 1.0,
     floods: Sequence[Flood] = (),
+    projects: Sequence[Project] = (),
+    types: Collection[str] = SOURCES,
 ) -> Iterator[Spoken]:
     """Every message whose step falls into begin_us … end_us (µs since 1970 UTC), in the order sent.
 
@@ -81,22 +97,74 @@ def city_events(
     cameras  point_ids that alarms are about; none: no alarms
     scale    cases a day, in times PER_DAY
     pace     lives in times their length: 0.001 shows whole lives within minutes
+    projects  each reports within the first seconds, and again and again; findings and approvals are about them
+    types    only these
 
     The same arguments give the same bytes. Each (source, id, state, time) comes once.
     """
     span = (begin_us, end_us)
     streams = []
     for type_, source in SOURCES.items():
+        if type_ not in types:
+            continue
         rng = random.Random(f"{seed}/{type_}")
-        cases = [] if type_ == "video_alarm" and not cameras else _cases(rng, type_, span, sites, scale, pace)
+        if type_ == "project":
+            streams.append(_reports(rng, projects, span, pace))
+            continue
+        if type_ == "video_alarm" and not cameras:
+            continue
+        cases = _cases(rng, type_, span, sites, scale, pace, projects)
         if type_ == "appeal":
             cases = sorted([*cases, *_flooded(seed, floods)], key=lambda one: one.begin_us)
         streams.append(_spoken(rng, type_, source, cases, cameras, span, pace))
     return merge(*streams, key=lambda one: one.at_us)
 
 
+def city_past(
+    seed: int, now_us: int, sites: Sequence[Site], projects: Sequence[Project], scale: float = 1.0
+) -> list[Spoken]:
+    """What a city that joins now brings along, in the order of its steps; ``scale`` in times PAST."""
+    found: list[Spoken] = []
+    for type_, (days, per_day) in PAST.items():
+        usual = PER_DAY.get(type_, 1.0)
+        found += city_events(
+            seed, now_us - days * DAY_US, now_us, sites, scale=per_day * scale / usual, projects=projects,
+            types=(type_,),
+        )  # fmt: skip
+    return sorted(found, key=lambda one: one.at_us)
+
+
+def _reports(
+    rng: random.Random, projects: Sequence[Project], span: tuple[int, int], pace: float
+) -> Iterator[Spoken]:
+    """Each project says how far it is: first within the first seconds of the span or of its own."""
+    found = []
+    for number, one in enumerate(projects):
+        begin, every = max(span[0], one.begin_us), max(US_PER_S, round(REPORT_DAYS * DAY_US * pace))
+        begin += number % 3 * US_PER_S
+        for time in range(begin - begin % US_PER_S, span[1], every - every % US_PER_S):
+            if time < span[0]:
+                continue
+            own = {
+                "name": one.name, "done": one.done(time), "plan": one.planned(time), "due_us": one.end_us,
+                "devices": one.devices,
+            }  # fmt: skip
+            case = Case(one.number, one.site, one.begin_us, one.kind, own)
+            body, step, _ = SAYS["project"](rng, case, "accepted", time)
+            payload = json.dumps(body, ensure_ascii=False).encode()
+            sent = time + rng.randrange(1, US_PER_S)
+            found.append(Spoken(sent, SOURCES["project"], TOPICS["project"], payload, (step,)))
+    return iter(sorted(found, key=lambda said: said.at_us))
+
+
 def _cases(
-    rng: random.Random, type_: str, span: tuple[int, int], sites: Sequence[Site], scale: float, pace: float
+    rng: random.Random,
+    type_: str,
+    span: tuple[int, int],
+    sites: Sequence[Site],
+    scale: float,
+    pace: float,
+    projects: Sequence[Project] = (),
 ) -> list[Case]:
     """Cases that may have a step in the span, in the order of their begin."""
     begin, end = span[0] - round(LIFE_DAYS * DAY_US * pace), span[1]
@@ -109,7 +177,11 @@ def _cases(
         number, time = f"{type_[:2].upper()}{begin // DAY_US}-{len(cases):07d}", round(at)
         # To the second: sources write their times so.
         time -= time % US_PER_S
-        cases.append(Case(number, rng.choice(sites), time, rng.choice(KINDS[type_]), _own(rng, type_)))
+        site, kind, own = rng.choice(sites), rng.choice(KINDS[type_]), _own(rng, type_)
+        if projects and "project" in own:
+            about = rng.choice(projects)
+            site, own = about.site, {"project": about.number}
+        cases.append(Case(number, site, time, kind, own))
     return cases
 
 
@@ -181,6 +253,7 @@ TOPICS: Final = {
     "banquet": "events/banquets",
     "finding": "events/projects/findings",
     "approval": "events/projects/approvals",
+    "project": "events/projects/register",
     "video_alarm": "events/video/alarms",
     "visit": "events/services/visits",
 }

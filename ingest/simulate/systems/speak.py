@@ -23,8 +23,8 @@ from ingest.config import Config, SourceSettings
 from ingest.configfile import load
 from ingest.simulate.city_kinds import load_kinds
 from ingest.simulate.encoders.base import Encoder, Sent, encoder_class
-from ingest.simulate.event_words import Site
 from ingest.simulate.events import Spoken, city_events
+from ingest.simulate.projects import places_of, projects_of
 from ingest.simulate.systems.table import Archetype, System, devices_of, load_archetype, load_systems
 from ingest.simulate.systems.values import SystemValues
 from storage.batch import F64, I64, US_PER_S
@@ -217,13 +217,13 @@ async def _over_tcp(voice: Voice, begin: int, seconds: int, ledger: Ledger, said
 
 
 def _events(folder: Path, seed: int, begin: int, end: int, scale: float) -> list[Spoken]:
-    table = pl.read_parquet(folder / "points.parquet", columns=["point_id", "district", "lon", "lat", "kind"])
-    some = table.filter(pl.col("kind") != "video").sample(min(SITES, len(table)), seed=seed)
-    sites = [Site(*row) for row in some.select("district", "lon", "lat").iter_rows()]
+    columns = ["point_id", "device_id", "district", "lon", "lat", "kind"]
+    table = pl.read_parquet(folder / "points.parquet", columns=columns)
+    sites = places_of(table, seed, SITES)
     cameras = table.filter(pl.col("kind") == "video")["point_id"].head(SITES).to_list()
-    return list(
-        city_events(seed, begin * US_PER_S, end * US_PER_S, sites, cameras=cameras, scale=scale, pace=PACE)
-    )
+    projects = projects_of(table, begin * US_PER_S, seed)
+    span = begin * US_PER_S, end * US_PER_S
+    return list(city_events(seed, *span, sites, cameras=cameras, scale=scale, pace=PACE, projects=projects))
 
 
 async def _tell_events(told: Sequence[Spoken], port: int, ledger: Ledger, said: Said) -> None:

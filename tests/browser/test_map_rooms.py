@@ -13,11 +13,23 @@ import pytest
 
 from console.logins import make_link
 from console.server import Console
+from tests.browser.conftest import Running
 from tests.browser.test_map_page import axe
 from tests.sight_city import HOSTILE, PROJECTS, sight_console
 
 UNSEEN = r"[\u0000-\u001f\u007f-\u009f\u200b-\u200f\u2028-\u202e\u2060-\u2069\ufeff]"
 ELEMENTS = "() => document.querySelectorAll('#room img, #room script, #room s, #room iframe').length"
+SIDEWAYS = """() => {
+  const wide = innerWidth, faults = [], shown = e => e.checkVisibility({ visibilityProperty: true }) && e.getBoundingClientRect().width > 0;
+  for (const e of [document.documentElement, document.body]) if (e.scrollWidth > wide) faults.push(`${e.tagName} is ${e.scrollWidth} wide`);
+  for (const e of document.querySelectorAll('body *')) {
+    if (!shown(e) || e.closest('.skip, .unseen, .grid')) continue;
+    if (/auto|scroll/.test(getComputedStyle(e).overflowX) && e.scrollWidth > e.clientWidth + 1) faults.push(`${e.className || e.id} scrolls sideways`);
+    const box = e.getBoundingClientRect();
+    if (e.matches('button, input, select, textarea, a') && (box.right > wide + 1 || box.left < -1)) faults.push(`${e.outerHTML.slice(0, 80)} cannot be reached`);
+  }
+  return faults; }"""
+"""Tables alone may be wider than the window, each in its own frame."""
 
 
 @dataclass
@@ -206,3 +218,42 @@ def test_a_walk_through_all_sites_by_key(served: Served, open_page: Callable[...
     faults += axe(other, "services, en")
     assert faults == []
     assert made.faults == []
+
+
+@pytest.mark.parametrize("size", [(390, 844), (1366, 768)])
+def test_nothing_scrolls_sideways_or_lies_beside_the_window(
+    served: Served, town: Running, open_page: Callable[..., Any], size: tuple[int, int]
+) -> None:
+    """On a telephone and on a small laptop, in every room; and on a telephone the replay can be asked for."""
+    faults: dict[str, list[str]] = {}
+    login = open_page(town.url, *size, token=None).page
+    login.wait_for_selector("dialog.login input")
+    faults["login"] = login.evaluate(SIDEWAYS)
+    page = open_page(town.url, *size).settled().page
+    page.wait_for_selector(".alert")
+    faults["map"] = page.evaluate(SIDEWAYS)
+    assert page.is_visible("#replay")
+    page.click(".alert .chip:not(.go)")
+    page.wait_for_selector("dialog[open]")
+    faults["silence"] = page.evaluate(SIDEWAYS)
+    page.keyboard.press("Escape")
+    page.keyboard.press("?")
+    page.wait_for_selector("dialog[open] .keys")
+    faults["keys"] = page.evaluate(SIDEWAYS)
+    page.keyboard.press("Escape")
+    page.evaluate("() => yuzui.openPoint(yuzui.city.worst(1)[0], true)")
+    page.wait_for_selector("#drawer .uplot")
+    faults["drawer"] = page.evaluate(SIDEWAYS)
+    for language in ("zh", "en"):
+        room = open_page(served.url, *size, token=served.token(), hash_=f"l={language}").settled().page
+        room.click("[data-room=queries]")
+        room.wait_for_selector(".answer .uplot")
+        faults[f"queries, {language}"] = room.evaluate(SIDEWAYS)
+        room.click("[data-room=supervision]")
+        room.wait_for_selector(".detail .body h4")
+        faults[f"projects, {language}"] = room.evaluate(SIDEWAYS)
+        for number in (2, 3):
+            room.click(f"[role=tab]:nth-child({number})")
+            room.wait_for_selector(".tables .grid tbody tr")
+            faults[f"tab {number}, {language}"] = room.evaluate(SIDEWAYS)
+    assert {where: found for where, found in faults.items() if found} == {}

@@ -31,9 +31,13 @@ from storage.settings import RetentionSettings, SealedSettings
 log = logging.getLogger("yuzui.tiers")
 
 LOOK_S = 0.25
-"""How often there is looked for work; also how late an alert may reach the lake's `alerts`."""
-MERGE_S = 300.0
-"""Small log files are merged this often: a storm writes one a second."""
+"""How often there is looked for work."""
+EXPORT_S = 1.0
+"""How late an alert may reach the lake's `alerts`, as late as a reading: in a storm a file a second and not four."""
+DROP_S = 10.0
+"""Between two looks for merged files whose grace is over."""
+TRIM_S = 300.0
+"""Between two looks at what the outbox need not keep any more. Small files are merged by their number, at no time."""
 FULL_RETRY_S = 10.0
 """Between two attempts of what found the disk full: each takes room and time that Judge needs more."""
 
@@ -75,6 +79,8 @@ class Tiers(threading.Thread):
         self._alert_log = alert_log
         self._forecasts = forecasts
         self._events = events
+        self._small = (quarantine, alerts, alert_log, forecasts, events)
+        self._merge_at = 0.0
         self._outbox = outbox
         self._cut = cut
         self._snapshots = root / "snapshot"
@@ -85,7 +91,8 @@ class Tiers(threading.Thread):
         self._stopping = False
         self._begun_us = time.time_ns() // 1000 - round(time.monotonic() * 1e6)
         self._sealed_at = time.monotonic()
-        self._merged_at = time.monotonic()
+        self._trimmed_at = self._dropped_at = time.monotonic()
+        self._exported_at = -EXPORT_S
         self.failure: BaseException | None = None
         self.seals = 0
         self.seal_s = 0.0
@@ -140,11 +147,13 @@ class Tiers(threading.Thread):
 
     def turn(self) -> None:
         """Whatever is due."""
-        self.disk.attempt("the export of alerts", self._export_alerts)
-        self.disk.attempt("the export of the log of alerts", self._export_alert_log)
+        now = time.monotonic()
+        if now - self._exported_at >= EXPORT_S or self._stopping:
+            self._exported_at = now
+            self.disk.attempt("the export of alerts", self._export_alerts)
+            self.disk.attempt("the export of the log of alerts", self._export_alert_log)
         if self._keep_snapshot():
             give_back()
-        now = time.monotonic()
         waiting = self._hot.pending(self.main_seq)
         self.hot_rows = sum(f.rows for f in waiting)
         # After a fault only by the clock: many rows would have it tried again at every look.
@@ -154,14 +163,28 @@ class Tiers(threading.Thread):
             self._hear_sealer(now)
         if waiting and due and not self._sealing and not self._stopping:
             self._begin_seal(now, max(f.last for f in waiting if not f.late))
-        if now - self._merged_at >= MERGE_S:
-            done = self.disk.attempt("merges", lambda: self._tidy_up(now))
-            self._merged_at = now if done else now - MERGE_S + FULL_RETRY_S
+        self._tidy_up(now)
 
     def _tidy_up(self, now: float) -> None:
-        for small in (self._quarantine, self._alerts, self._alert_log, self._forecasts, self._events):
-            small.drop(self._settings.grace_s, now)
-            small.merge()
+        """Small logs, by how many files they have; the outbox, by the clock."""
+        if now >= self._merge_at and any(small.crowded for small in self._small):
+            done = self.disk.attempt("merges", self._merge)
+            self._merge_at = now if done else now + FULL_RETRY_S
+        if now - self._dropped_at >= DROP_S:
+            self._dropped_at = now
+            for small in self._small:
+                small.drop(self._settings.grace_s, now)
+        if now - self._trimmed_at >= TRIM_S:
+            done = self.disk.attempt("a smaller outbox", self._trim)
+            self._trimmed_at = now if done else now - TRIM_S + FULL_RETRY_S
+
+    def _merge(self) -> None:
+        """A bite of each log that is crowded: what a turn costs is bounded, alerts are exported between two."""
+        for small in self._small:
+            if small.crowded:
+                small.merge()
+
+    def _trim(self) -> None:
         if self._retire_logs_before_day is not None:
             self._retire_logs(self._retire_logs_before_day)
             self._retire_logs_before_day = None
@@ -310,10 +333,11 @@ def _append_whole(log_: ParquetLog, last: int, table: pa.Table) -> None:
 
     The names say how far the export came: a lost file would be a hole for ever.
     """
-    written = log_.append(log_.last + 1, last, table)
+    before = log_.last
+    written = log_.append(before + 1, last, table)
     try:
         log_.sync()
     except OSError:
         if written is not None:
-            written.unlink(missing_ok=True)
+            log_.take_back(written, before)
         raise

@@ -135,7 +135,8 @@ class FoldLog:
     def tidy(self, grace_s: float, now: float) -> None:
         """Merge small files and drop merged ones, as ParquetLog. Only while no compaction is between its counts
         and its commit."""
-        self._log.merge()
+        if self._log.crowded:
+            self._log.merge()
         self._log.drop(grace_s, now)
 
 

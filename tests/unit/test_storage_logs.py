@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 from pathlib import Path
 
 import pyarrow as pa
@@ -9,6 +10,14 @@ import pyarrow.parquet as pq
 import pytest
 
 from storage.hot import DROP_SLACK_S
+from storage.log_plan import (
+    BITE_FILES_MAX,
+    LIVE_FILES_MAX,
+    MERGE_FILES_MIN,
+    MERGED_BYTES_MAX,
+    LogFile,
+    choose,
+)
 from storage.logs import ParquetLog
 from storage.schema import QUARANTINE
 
@@ -110,7 +119,100 @@ def test_large_files_are_left_as_they_are(tmp_path: Path, monkeypatch: pytest.Mo
     for k in range(4):
         log.append(k, k, refusals(*range(k * 100, k * 100 + (1 if k != 1 else 100))))
     sizes = [path.stat().st_size for path in sorted((tmp_path / "q").glob("*.parquet"))]
-    monkeypatch.setattr("storage.logs.MERGED_BYTES_MAX", sizes[1])
+    for module in ("logs", "log_plan"):
+        monkeypatch.setattr(f"storage.{module}.MERGED_BYTES_MAX", sizes[1])
     merged = log.merge(files_min=2)
     assert merged is not None
     assert merged.name == f"{2:020d}-{3:020d}.parquet"
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_files_that_a_reader_opens_are_bounded_whatever_came_and_rows_are_not_rewritten_for_ever(
+    seed: int,
+) -> None:
+    """A model of years: 20,000 files of 1 kB to 3 kB or to 1 MB, by number only; no clock is in it."""
+    draw = random.Random(seed)
+    print(f"seed {seed}")
+    live: list[LogFile] = []
+    written = appended = most = 0
+    for at in range(20_000):
+        size = round(10 ** draw.uniform(3, 6 if seed % 2 and draw.random() < 0.2 else 3.5))
+        appended += size
+        live.append(LogFile(Path(str(at)), at, at, size))
+        while sum(f.part for f in live) >= MERGE_FILES_MIN and (run := choose(live)):
+            assert len(run) <= BITE_FILES_MAX
+            begin = live.index(run[0])
+            assert live[begin : begin + len(run)] == run
+            # Footers and dictionaries of many become one.
+            size = round(sum(f.size for f in run) * draw.uniform(0.3, 1.0))
+            assert size <= 2 * MERGED_BYTES_MAX
+            written += size
+            merged = LogFile(Path(f"m{at}"), run[0].first, run[-1].last, size, part=False)
+            live[begin : begin + len(run)] = [merged]
+        most = max(most, sum(f.size < MERGED_BYTES_MAX for f in live))
+    print(f"{most} small files at most, {written / appended:.1f} bytes written for each that came")
+    assert most <= LIVE_FILES_MAX
+    assert written <= 12 * appended
+
+
+def test_a_backlog_is_merged_in_bites_and_no_row_is_missing_or_twice(tmp_path: Path) -> None:
+    """What a disk that was full for an hour leaves: hundreds of files at once, a large part among small ones."""
+    log = ParquetLog(tmp_path / "q", QUARANTINE)
+    for k in range(500):
+        log.append(k, k, refusals(*range(k * 1000, k * 1000 + (900 if k == 250 else 1))))
+    bites = 0
+    assert log.crowded
+    while log.crowded:
+        assert log.merge() is not None
+        bites += 1
+    assert 500 / BITE_FILES_MAX <= bites <= 8
+    assert len(list((tmp_path / "q").glob("*.parquet"))) == 500 + bites
+    log.drop(0, now=0)
+    log.drop(0, now=1 + DROP_SLACK_S)
+    left = list((tmp_path / "q").glob("*.parquet"))
+    assert len(left) < LIVE_FILES_MAX
+    wanted = [k * 1000 + row for k in range(500) for row in range(900 if k == 250 else 1)]
+    assert ids(tmp_path / "q") == wanted
+    assert log.last == ParquetLog(tmp_path / "q", QUARANTINE).last == 499
+
+
+def test_after_a_restart_a_backlog_is_still_known(tmp_path: Path) -> None:
+    log = ParquetLog(tmp_path / "q", QUARANTINE)
+    for k in range(MERGE_FILES_MIN):
+        log.append(k, k, refusals(k))
+    assert ParquetLog(tmp_path / "q", QUARANTINE).crowded
+    assert log.merge() is not None
+    assert not log.crowded
+    assert not ParquetLog(tmp_path / "q", QUARANTINE).crowded
+
+
+def test_a_part_that_spans_all_others_is_left_out_and_never_overwritten(tmp_path: Path) -> None:
+    """A replay cuts at other borders: then the union of all parts would have the name of one of them."""
+    log = ParquetLog(tmp_path / "q", QUARANTINE)
+    log.append(1, 9, refusals(100))
+    for k in (1, 5, 8):
+        log.append(k, k, refusals(k))
+    log.append(9, 9, refusals(9))
+    merged = log.merge(files_min=2)
+    assert merged is not None
+    log.drop(0, now=0)
+    log.drop(0, now=1 + DROP_SLACK_S)
+    assert ids(tmp_path / "q") == [1, 5, 8, 9, 100]
+
+
+def test_a_part_that_cannot_be_read_is_left_as_it_stands_and_said(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    log = ParquetLog(tmp_path / "q", QUARANTINE)
+    paths = [log.append(k, k, refusals(k)) for k in range(4)]
+    broken = paths[1]
+    assert broken is not None
+    broken.write_bytes(broken.read_bytes()[:-3])
+    assert log.merge(files_min=2) is None
+    assert broken.name in caplog.text
+    assert log.merge(files_min=2) is not None
+    log.drop(0, now=0)
+    log.drop(0, now=1 + DROP_SLACK_S)
+    broken.unlink()
+    assert ids(tmp_path / "q") == [0, 2, 3]
+    assert list((tmp_path / "q" / "tmp").iterdir()) == []

@@ -3,7 +3,10 @@
 Owns the commit: the look at the table before it, the one log entry, its fsync, and when a checkpoint follows.
 Knows nothing of readings or of why files come and go.
 
-The version of an application's transaction says how far it has come. On a fresh handle the library accepts a
+The version of an application's transaction says how far it has come. The library answers that by reading the log from
+its last checkpoint on, a thread for each entry; so it is asked once, and what follows is read from each new entry here.
+
+On a fresh handle the library accepts a
 repeated or lower version, and the removal of a file that is not there any more: both checks are ours. A handle
 that is behind is refused, so a commit always stands on the snapshot it looked at.
 """
@@ -19,7 +22,8 @@ from deltalake import DeltaTable, Transaction
 from deltalake.exceptions import DeltaError
 from deltalake.transaction import AddAction, CommitProperties, PostCommitHookProperties, RemoveAction
 
-from storage.deltalog import CHECKPOINT_EVERY, checkpoint, last_checkpoint, sync_entries
+from storage.deltalog import CHECKPOINT_EVERY, checkpoint, last_checkpoint, log_dir, sync_entries
+from storage.deltastate import read_entry
 from storage.schema import PARTITIONS
 
 COMMIT_ATTEMPTS: Final = 5
@@ -36,12 +40,34 @@ class TableHandle:
     def __init__(self, folder: Path) -> None:
         self.folder = folder
         self._table = DeltaTable(str(folder))
+        self._apps: dict[str, int] = {}
+        self._followed = self._table.version()
 
     def version_of(self, app: str) -> int:
         """The newest version ``app`` committed, -1 for none; looks at the log."""
-        self._table.update_incremental()
-        version = self._table.transaction_version(app)
-        return -1 if version is None else int(version)
+        self._look()
+        if app not in self._apps:
+            version = self._table.transaction_version(app)
+            self._apps[app] = -1 if version is None else int(version)
+        return self._apps[app]
+
+    def _look(self) -> None:
+        """Take in entries that are new, and which application came how far in them."""
+        now = self._table.version()
+        # Old entries are cleaned away from the oldest on: while this one stands, the next is missing only if not made.
+        if self._entry(now + 1).exists() or not self._entry(now).exists():
+            self._table.update_incremental()
+        for version in range(self._followed + 1, self._table.version() + 1):
+            actions = read_entry(self._entry(version))
+            if actions is None:
+                # Cleaned away already: the library knows from a checkpoint.
+                self._apps.clear()
+                break
+            self._apps |= {a["txn"]["appId"]: int(a["txn"]["version"]) for a in actions if "txn" in a}
+        self._followed = self._table.version()
+
+    def _entry(self, version: int) -> Path:
+        return log_dir(self.folder) / f"{version:020d}.json"
 
     def live(self) -> pa.Table:
         """The files in the table as of the last look, a row each.
@@ -85,7 +111,7 @@ class TableHandle:
             except DeltaError as error:
                 lost = error
                 continue
-            self._table.update_incremental()
+            self._look()
             sync_entries(self.folder, before + 1, self._table.version())
             self._checkpoint_when_due()
             return True

@@ -23,6 +23,8 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Final
 
+import pyarrow as pa
+
 from ingest.family import die_with_engine
 from ingest.fulldisk import is_full
 from ingest.memory import give_back, without_pandas
@@ -46,6 +48,11 @@ KEPT_BYTES: Final = 256 << 20
 LARGE_BYTES: Final = 32 << 20
 """What glibc keeps of freed memory, and from what size it asks the kernel. By default it gives back and takes again
 with every piece of a merge, and fresh pages cost more than the sort does."""
+ONE_THREAD: Final = dict.fromkeys(
+    ("TOKIO_WORKER_THREADS", "POLARS_MAX_THREADS", "OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS"), "1"
+)
+"""Pools of the libraries it uses. What it does it does in one thread, with the others' leave; a pool as wide as the
+machine would only take memory, and on a machine of many cores a lot."""
 RETIRE_EVERY_S: Final = 3600.0
 """Retention takes at most two partition-days a run: twice a day would do, hourly catches up after a long stop."""
 COMPACT_RETRY_S: Final = 60.0
@@ -107,6 +114,7 @@ class SealProcess:
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             bufsize=0,
+            env=os.environ | ONE_THREAD,
         )
         assert self._process.stdout is not None
         os.set_blocking(self._process.stdout.fileno(), False)
@@ -329,6 +337,8 @@ def main() -> None:
     without_pandas()
     os.nice(NICE)
     _keep_memory()
+    pa.set_cpu_count(1)
+    pa.set_io_thread_count(1)
     orders = _Orders()
     first = orders.next(wait=True)
     if first is None:

@@ -55,7 +55,7 @@ class CompactionSettings(Settings):
     """An hour compacted before waits at least this long (in event time) for more late readings."""
     files_per_hour_max: int = Field(120, ge=2, le=150)
     """More small files of one hour than this are gathered into one. A city at 116,200 readings/s seals every 34 s,
-    which makes 106 files an hour: below this nothing is written twice."""
+    which makes 106 files an hour: below this nothing is gathered while the hour runs."""
     memory_bytes: int = Field(160 * MIB, ge=64 * MIB)
     """What a merge may take beyond what the sealer needs anyway. Measured on 2.4 M rows in 60 files: 134 MB, against
     221 MB with 256 MiB, for 1.4 % more instructions; engine, sealer and delivery should fit in 600 MB together."""

@@ -8,13 +8,23 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+import numpy as np
+
 from ingest.sealing import CompactFault, SealProcess
 from storage.compact import CompactReport
-from storage.sealed import SealReport
+from storage.compact_plan import MERGE_FILES_MAX
+from storage.sealed import SealReport, ensure_tables
 from storage.settings import CompactionSettings, RetentionSettings, SealedSettings
 from tests.engines import until
+from tests.storage_compact_memory import readings, seal_directly
 from tests.storage_oracle import Stream, city, late_files, main_files, view
 from tests.storage_rows import HOUR, T0
+
+FILES = 150
+AT_REST_MAX = 24
+"""Descriptors it has besides what it merges: pipes, the lock, its libraries', a file it writes."""
+THREADS_MAX = 40
+"""Its own, one a pool, jemalloc's, and what Delta's library starts when it opens a table of 150 entries."""
 
 Said = SealReport | CompactReport | CompactFault
 
@@ -98,3 +108,32 @@ def test_a_killed_sealer_is_made_again_and_finishes_the_work(tmp_path: Path) -> 
     assert sum(isinstance(one, SealReport) for one in said) == 1
     assert sum(isinstance(one, CompactReport) for one in said) == 3
     assert view(tmp_path) == stream.rows()
+
+
+def test_a_merge_of_many_files_has_few_open_and_starts_no_threads(tmp_path: Path) -> None:
+    """Watched from outside, as an operator would; the log has an entry a file, as after a night without checkpoint."""
+    ensure_tables(tmp_path)
+    rng = np.random.default_rng(5)
+    span = HOUR // FILES
+    for number in range(FILES):
+        seal_directly(tmp_path, number, readings(500, 5_000, T0 + number * span, rng))
+    seal_directly(tmp_path, FILES, readings(1, 1, T0 + 2 * HOUR, rng))
+    most = {"fd": 0, "task": 0}
+    said: list[Said] = []
+    with sealer(tmp_path) as process:
+
+        def heard() -> bool:
+            for what in most:
+                most[what] = max(most[what], len(os.listdir(f"/proc/{process.pid}/{what}")))
+            while (one := process.result()) is not None:
+                said.append(one)
+            return any(isinstance(one, CompactReport) and one.kind == "compact" for one in said)
+
+        until(heard, "the hour is compacted", 120)
+    print(
+        f"{[(one.kind, one.files_before) for one in said]}; at most {most['fd']} open, {most['task']} threads"
+    )
+    assert all(isinstance(one, CompactReport) and one.files_before <= MERGE_FILES_MAX for one in said)
+    assert said[-1].rows == FILES * 5_000
+    assert most["fd"] <= MERGE_FILES_MAX + AT_REST_MAX
+    assert most["task"] <= THREADS_MAX

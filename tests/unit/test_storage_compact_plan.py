@@ -7,6 +7,8 @@ from dataclasses import replace
 from storage.batch import US_PER_S
 from storage.compact_plan import (
     FILE_ROWS_MAX,
+    MERGE_FILES_MAX,
+    SMALL_ROWS,
     Job,
     LiveFile,
     dirty_hours,
@@ -146,3 +148,38 @@ def test_a_week_delivered_in_an_hour_leaves_a_bounded_number_of_files() -> None:
     assert most <= files_per_hour_bound(50_000 + 60 * rows, SETTINGS)
     assert len(main) < 168 * (SETTINGS.files_per_hour_max + 2)
     assert jobs_done < 168 * 10
+
+
+def test_no_job_opens_more_files_than_a_bite_and_no_more_is_written_twice_than_must_be() -> None:
+    """A city's hour: 106 seals, each with late rows. Jobs are done one after the other until the hour is compacted."""
+    main = [sealed(5, 2 * seq, rows=4_000_000) for seq in range(106)]
+    late = [sealed(5, 2 * seq + 1, rows=2_000) for seq in range(106)]
+    rows = sum(f.rows for f in main)
+    kinds, twice = [], 0
+    for number in range(20):
+        jobs = plan(main, late, SEQ, after(5, 10), {}, CompactionSettings())
+        if not jobs:
+            break
+        job = jobs[0]
+        assert len(job.main) + len(job.late) <= MERGE_FILES_MAX
+        kinds.append(job.kind)
+        made = replace(sealed(5, max(f.last for f in (*job.main, *job.late)), job.rows), path=f"g{number}")
+        main = [f for f in main if f not in job.main]
+        late = [f for f in late if f not in job.late]
+        if job.kind == "compact":
+            main.append(compacted(5, rows=job.rows))
+        elif job.late:
+            late.append(made)
+        else:
+            twice += job.rows
+            main.append(made)
+    assert kinds == ["gather", "gather", "gather", "compact"]
+    assert (len(main), late) == (1, [])
+    assert twice <= 0.45 * rows
+
+
+def test_an_hour_of_large_files_only_is_compacted_as_it_is() -> None:
+    """Writing them once more to have fewer open would cost more than it saves."""
+    main = [sealed(5, seq, rows=SMALL_ROWS) for seq in range(MERGE_FILES_MAX + 6)]
+    (job,) = plan(main, [], SEQ, after(5, 10), {}, CompactionSettings())
+    assert (job.kind, len(job.main)) == ("compact", MERGE_FILES_MAX + 6)

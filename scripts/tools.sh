@@ -23,6 +23,20 @@ yuzui_speakers() {
     rm -rf "$folder" && mv "$folder.part" "$folder"
 }
 
+# promtool, out of Prometheus' package: unpacked into the cache, for installing it would begin a service.
+yuzui_promtool() {
+    command -v promtool >/dev/null 2>&1 && return 0
+    folder="${XDG_CACHE_HOME:-$HOME/.cache}/yuzui/prometheus"
+    [ -x "$folder/usr/bin/promtool" ] && return 0
+    command -v apt-get >/dev/null 2>&1 && command -v dpkg >/dev/null 2>&1 || return 1
+    yuzui_say "Fetching promtool (20 MB) into $folder"
+    rm -rf "$folder.part"
+    mkdir -p "$folder.part" || return 1
+    (cd "$folder.part" && apt-get download -qq prometheus >/dev/null 2>&1 && dpkg -x prometheus_*.deb . 2>/dev/null \
+        && rm -f prometheus_*.deb usr/bin/prometheus) || return 1
+    rm -rf "$folder" && mv "$folder.part" "$folder"
+}
+
 yuzui_tools() {
     PATH="$PATH:/usr/sbin:/usr/local/sbin:/sbin"
     packages=""
@@ -56,12 +70,14 @@ yuzui_tools() {
     yuzui_browser >/dev/null 2>&1 || missing="$missing chromium"
     [ "$(id -u)" = 0 ] || missing="$missing root"
     yuzui_speakers || missing="$missing speakers"
+    yuzui_promtool || missing="$missing promtool"
     [ -z "$missing" ] && return 0
     yuzui_say "=================================================================================="
     case " $missing " in *" mosquitto "*) yuzui_say "SKIPPED: everything that needs a real broker (mosquitto)." ;; esac
     case " $missing " in *" nats-server "*) yuzui_say "SKIPPED: kills behind NATS (nats-server)." ;; esac
     case " $missing " in *" xfsprogs "*) yuzui_say "SKIPPED: power cuts on XFS (xfsprogs)." ;; esac
     case " $missing " in *" speakers "*) yuzui_say "SKIPPED: MQTT.js and Eclipse Tahu speak to an engine (node, npm, a registry)." ;; esac
+    case " $missing " in *" promtool "*) yuzui_say "SKIPPED: Prometheus' own check of rules and metrics (promtool)." ;; esac
     case " $missing " in *" strace "*) yuzui_say "SKIPPED: the kernel's account of acknowledgements (strace)." ;; esac
     case " $missing " in *" libfaketime "*) yuzui_say "SKIPPED: clocks that jump (libfaketime)." ;; esac
     case " $missing " in *" chromium "*) yuzui_say "SKIPPED: the map in a real browser (chromium)." ;; esac

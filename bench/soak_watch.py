@@ -57,7 +57,7 @@ SLACKS: Final = {
     "working_files": Slack(
         150,
         0.15,
-        "seals wait for the end of their hour, 120 at most; steps of alerts until there are 64 files",
+        "seals wait for the end of their hour, 120 at most; small logs until there are 64 files",
     ),
 }
 

@@ -175,7 +175,7 @@ class Tiers(threading.Thread):
             for small in self._small:
                 small.drop(self._settings.grace_s, now)
         if now - self._trimmed_at >= TRIM_S:
-            done = self.disk.attempt("a smaller outbox", self._trim)
+            done = self.disk.attempt("a smaller outbox", lambda: self._trim(now))
             self._trimmed_at = now if done else now - TRIM_S + FULL_RETRY_S
 
     def _merge(self) -> None:
@@ -184,7 +184,7 @@ class Tiers(threading.Thread):
             if small.crowded:
                 small.merge()
 
-    def _trim(self) -> None:
+    def _trim(self, now: float) -> None:
         if self._retire_logs_before_day is not None:
             self._retire_logs(self._retire_logs_before_day)
             self._retire_logs_before_day = None

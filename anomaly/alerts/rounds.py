@@ -2,11 +2,15 @@
 
 Owns when each is due. One call is one look at the outbox; nothing is written unless something is due, and what is due
 is asked again inside the transaction, so it does not matter how many processes make rounds or where one is killed.
+
+A silence also quietens a group people were told of: while it holds for every open alert of the group, nobody is called
+and no digest goes. What fell due meanwhile is done at its end. That the group is over is told: no silence is for that.
 """
 
 from __future__ import annotations
 
 import sqlite3
+from collections.abc import Sequence
 from typing import Final
 
 from anomaly.alerts import groups, logbook
@@ -14,7 +18,7 @@ from anomaly.alerts.event import unpacked
 from anomaly.alerts.grouping import lead, reason_to_tell, silences, standing
 from anomaly.alerts.groups import Group
 from anomaly.alerts.outboxfile import OutboxFile
-from anomaly.alerts.policy import Facets, Policy
+from anomaly.alerts.policy import Facets, Policy, Silence
 from anomaly.alerts.telling import Teller
 from anomaly.alerts.words import DIGEST, OVER
 from storage.units import US_PER_S
@@ -25,6 +29,10 @@ _CHANGED: Final = (
 )
 _DUE: Final = "answer_due IS NOT NULL AND answer_due <= :now"
 _FLAPPING: Final = "flapping > 0"
+_OPEN: Final = (
+    "SELECT rule, class, kind, district, point_id, gateway_id, severity_now FROM member "
+    "WHERE grp = ? AND open = 1"
+)
 _HELD: Final = (
     "SELECT m.id, m.grp, m.held, m.rule, m.class, m.kind, m.district, m.point_id, m.gateway_id, m.severity_now, "
     "e.packed FROM member m INDEXED BY member_held CROSS JOIN alert_event e ON e.id = m.id AND e.newest = 1 "
@@ -58,10 +66,12 @@ class Rounds:
 
     def _anything(self, now: int) -> bool:
         with self._outbox.reading() as db:
+            muted = _in_force(db, now)
             for condition in (_DUE, _CHANGED, _FLAPPING):
-                sql = f"SELECT flaps FROM alert_group WHERE {condition} AND merged_into IS NULL"
+                sql = f"SELECT id, flaps FROM alert_group WHERE {condition} AND merged_into IS NULL"
                 for row in db.execute(sql, {"now": now}):
-                    if condition is not _FLAPPING or self._is_calm(row["flaps"], now):
+                    calm = condition is not _FLAPPING or self._is_calm(row["flaps"], now)
+                    if calm and not _quiet(db, row["id"], muted, now):
                         return True
             return bool(self._free(db, now))
 
@@ -69,7 +79,8 @@ class Rounds:
         rows = db.execute(
             f"SELECT id FROM alert_group WHERE {condition} AND merged_into IS NULL ORDER BY id", {"now": now}
         ).fetchall()
-        found = (groups.load(db, row[0]) for row in rows)
+        muted = _in_force(db, now)
+        found = (groups.load(db, row[0]) for row in rows if not _quiet(db, row[0], muted, now))
         return [group for group in found if group is not None]
 
     def _tell(self, db: sqlite3.Connection, group: Group, reason: str, now: int) -> None:
@@ -120,6 +131,18 @@ class Rounds:
             else:
                 group.joined += 1
             groups.save(db, group)
+
+
+def _in_force(db: sqlite3.Connection, now: int) -> list[Silence]:
+    return [one for one in silences(db, now) if one.begins <= now < one.ends]
+
+
+def _quiet(db: sqlite3.Connection, group: str, muted: Sequence[Silence], now: int) -> bool:
+    """Whether silences hold for all that is open of a group; not where nothing is."""
+    if not muted:
+        return False
+    alerts = [_facets(row) for row in db.execute(_OPEN, (group,))]
+    return bool(alerts) and all(any(one.mutes(alert, now) for one in muted) for alert in alerts)
 
 
 def _facets(row: sqlite3.Row) -> Facets:

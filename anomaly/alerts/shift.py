@@ -17,6 +17,8 @@ from storage.units import US_PER_S
 
 SHOWN_MAX: Final = 12
 """Lines of each list: it is one page."""
+OUTAGES: Final = ("outage", "device_outage")
+"""Rules of what is out: a gateway, a device (a pole of cameras). They have a heading of their own."""
 
 
 def figures(outbox: OutboxFile, since: int, until: int) -> dict[str, Any]:
@@ -39,6 +41,7 @@ def figures(outbox: OutboxFile, since: int, until: int) -> dict[str, Any]:
         by_district[row["district"] or "-"] += row["n"]
     steps = people.steps(outbox, since, until)
     standing = people.open_groups(outbox)
+    outages = [group for group in standing if group["rule"] in OUTAGES]
     return {
         "since": since,
         "until": until,
@@ -47,11 +50,11 @@ def figures(outbox: OutboxFile, since: int, until: int) -> dict[str, Any]:
         "by_district": dict(by_district.most_common()),
         "practice": practice,
         "steps": dict(sorted(Counter(step["step"] for step in steps).items())),
-        "open": [_group(group) for group in standing if group["rule"] != "outage"],
+        "open": [_group(group) for group in standing if group not in outages],
         "unanswered": [_group(group) for group in standing if _unanswered(group)],
         "answered": _answered(outbox, steps),
         "silences": people.silences(outbox, until),
-        "outages": [_group(group) for group in standing if group["rule"] == "outage"],
+        "outages": [_group(group) for group in outages],
         "dead_letters": _dead(outbox),
     }
 
@@ -128,7 +131,7 @@ def page(found: dict[str, Any], city: str, zone: tzinfo) -> str:
         "",
         *_list("未结束 Open", found["open"], zone),
         *_list("无人应答 Unanswered", found["unanswered"], zone),
-        *_list("网关失联 Outages", found["outages"], zone),
+        *_list("网关、设备失联 Outages", found["outages"], zone),
         *_silences(found["silences"], zone),
         *_letters(found["dead_letters"]),
     ]

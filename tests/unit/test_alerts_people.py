@@ -114,6 +114,53 @@ def test_what_a_silence_held_is_told_when_a_person_ends_it(make: Callable[..., N
         unsilence(one.outbox, number, "李", "又一次", one.clock())
 
 
+def test_a_silence_stops_the_calling_for_a_standing_alert_and_it_goes_on_at_its_end(
+    make: Callable[..., Night],
+) -> None:
+    one = make(routes=[PLAN]).take(told_event("a", 3, 0)).at(100)
+    silence(one.outbox, Matcher(point_id="a"), "王", "在现场", one.clock(), T0 + 900 * S, one.clock())
+    for now in (300, 600, 899):
+        assert one.at(now).round().round().why("chief") == []
+    assert one.steps()["escalated"] == one.steps()["unanswered"] == 0
+    assert one.at(900).round().why("chief") == ["escalated"]
+    assert one.at(1199).round().why("mayor") == []
+    assert one.at(1200).round().why("mayor") == ["escalated"], "its spans go on from there"
+
+
+def test_a_silence_ended_early_or_an_alert_it_does_not_name_lets_the_calling_go_on(
+    make: Callable[..., Night],
+) -> None:
+    one = make(routes=[PLAN]).take(told_event("a", 3, 0))
+    number = silence(one.outbox, Matcher(point_id="a"), "王", "检修", one.clock(), T0 + 9000 * S, one.clock())
+    assert one.at(400).round().why("chief") == []
+    unsilence(one.outbox, number, "李", "误报", one.clock())
+    assert one.round().why("chief") == ["escalated"]
+
+    two = make(routes=[PLAN]).take(told_event("a", 3, 0), told_event("b", 2, 5))
+    silence(two.outbox, Matcher(point_id="a"), "王", "检修", two.clock(), T0 + 9000 * S, two.clock())
+    assert two.at(300).round().why("chief") == ["escalated"], "another of its group is not silenced"
+
+    red = make(routes=[PLAN]).take(told_event("a", 4, 0))
+    silence(red.outbox, Matcher(point_id="a"), "王", "检修", red.clock(), T0 + 9000 * S, red.clock())
+    assert red.at(300).round().why("chief") == ["escalated"], "red is not silenced by the way"
+
+
+def test_a_silenced_group_has_no_digest_but_its_end_is_told_to_who_was_called(
+    make: Callable[..., Night],
+) -> None:
+    one = make(alerts={"repeat_s": 600}).take(told_event("a", 3, 0), told_event("b", 2, 5))
+    silence(one.outbox, Matcher(kind="waterlogging"), "王", "已处置", one.clock(), T0 + 1800 * S, one.clock())
+    assert one.at(700).round().why() == ["first"]
+    one.at(1800).round()
+    assert one.why() == ["first", "digest"], "what waited is told when the silence ends"
+    silence(one.outbox, Matcher(kind="waterlogging"), "王", "已处置", one.clock(), T0 + 9000 * S, one.clock())
+    one.take(
+        told_event("a", 3, 2000, onset=0, revision=2, over=True),
+        told_event("b", 2, 2001, onset=5, revision=2, over=True),
+    )
+    assert one.why() == ["first", "digest", "over"]
+
+
 def test_a_silence_outlives_the_process_and_works_from_another(
     make: Callable[..., Night], tmp_path: Path
 ) -> None:
@@ -181,7 +228,7 @@ GOLDEN = """\
   {s}  01-01 08:01  蓝色  读数卡滞 | 武侯区 s 号下穿隧道 | 积水 16 cm 长时间不变
 无人应答 Unanswered: 1
   {c}  01-01 08:01  橙色  橙色 | 武侯区 c 号下穿隧道 积水 31 cm(限 30)
-网关失联 Outages: 1
+网关、设备失联 Outages: 1
   {o}  01-01 08:01  黄色  网关失联 | 金牛区 网关 G7 | 26 个点无数据
 静默 Silences: 1
   1  noise 武侯区 ≤ 橙色 · 至 until 01-02 08:00 · 李: 施工报备

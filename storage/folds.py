@@ -63,14 +63,18 @@ class FoldCounts:
         self._by_point: dict[str, I64] = {name: np.zeros(0, np.int64) for name in _COUNTS}
 
     def add(self, name: str, point: I32, sign: int = 1) -> None:
-        """Count one of ``name`` for each entry of ``point``; ``sign`` -1 takes it back."""
+        """Count one of ``name`` for each entry of ``point``; ``sign`` -1 takes it back.
+
+        Rows of a point mostly stand together: their runs are counted, not they.
+        """
         if len(point) == 0:
             return
-        found = np.bincount(point) * sign
+        begin = np.flatnonzero(np.append(True, point[1:] != point[:-1]))
+        of, rows = point[begin], np.diff(begin, append=len(point)) * sign
         have = self._by_point[name]
-        if len(found) > len(have):
-            have, found = found.astype(np.int64), have
-        have[: len(found)] += found
+        if (most := int(of.max())) >= len(have):
+            have = np.concatenate([have, np.zeros(most + 1 - len(have), np.int64)])
+        np.add.at(have, of, rows)
         self._by_point[name] = have
 
     def total(self, name: str) -> int:

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import os
 import re
+import sys
 import threading
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -88,6 +89,16 @@ def _hours(time: I64) -> tuple[int, int]:
     if len(time) == 0:
         return 1, 0
     return int(time.min()) // US_PER_HOUR, int(time.max()) // US_PER_HOUR
+
+
+def _sorted(batch: ReadingBatch, late: bool) -> pa.Table:
+    """The rows by point, those of a point as they came."""
+    order = stable_order(batch.point)
+    if late or "numba" not in sys.modules:
+        return to_arrow(batch.take(order), late)
+    from storage.arrange import arranged
+
+    return arranged(batch, order)
 
 
 def _readable(path: Path) -> tuple[int, int] | None:
@@ -204,7 +215,7 @@ class HotTier:
         schema = with_metadata(
             LATE if late else READINGS, self.rules_hash, {META_LATE_ROWS: str(late_rows).encode()}
         )
-        table = to_arrow(batch.take(stable_order(batch.point)), late)
+        table = _sorted(batch, late)
         try:
             with pq.ParquetWriter(tmp, schema, **reading_options(schema)) as writer:
                 group = ROW_GROUP_SEALED if len(batch) >= LARGE_ROWS else ROW_GROUP_HOT

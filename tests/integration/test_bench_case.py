@@ -12,6 +12,14 @@ from bench import markdown, tables
 from bench.case import load_cases
 from bench.end_to_end import measure, summary
 from bench.rig import mosquitto
+from ingest import kernelcache
+from tests.engines import run_yuzui
+
+
+def machine_code() -> set[tuple[str, int]]:
+    """Names and times of what numba keeps for engines."""
+    kept = kernelcache.folder()
+    return {(str(path), path.stat().st_mtime_ns) for path in kept.rglob("*.nb?")} if kept else set()
 
 
 def test_a_tiny_case_loses_nothing_and_measures_everything(tmp_path: Path) -> None:
@@ -23,8 +31,11 @@ def test_a_tiny_case_loses_nothing_and_measures_everything(tmp_path: Path) -> No
         "[target]\nlost_max = 0\ncpu_us_max = 1e9\nreadings_per_s_min = 1e9\n"
     )
     (case,) = load_cases(case_file)
+    assert run_yuzui("warm", "-q", timeout_s=300.0).returncode == 0
+    warm = machine_code()
     result = measure(case, tmp_path / "case", tmp_path, print)
     print(summary(result))
+    assert machine_code() == warm, "compiled while readings came: `yuzui warm` should have done it"
     assert (result.lost, result.surplus, result.wrong) == (0, 0, 0)
     assert result.stored >= result.sent > 1_500
     assert result.cpu_us > 0

@@ -10,6 +10,8 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 
+from storage.batch import ReadingBatch, stable_order
+from storage.fast import IS_COMPILED
 from storage.hot import DROP_SLACK_S, LISTED_S, HotTier, hot_dir, list_hot
 from storage.hotlist import HotList
 from storage.schema import META_RULES, READINGS, to_arrow
@@ -203,3 +205,32 @@ def test_a_range_whose_list_cannot_be_written_leaves_nothing(
     hot.write(10, 29, batch(10, [(1, T0, 1.0)]), batch(10, []))
     assert (listed(tmp_path)["main"], listed(tmp_path)["sealed_main"]) == ([10], 9)
     assert hot.drop(9, 9, grace_s=0, now=2000.0) == 1
+
+
+@pytest.mark.skipif(not IS_COMPILED, reason="no numba on this machine: there is one way only")
+@pytest.mark.parametrize("n", [0, 1, 7, 8, 9, 10_000])
+def test_the_compiled_way_into_a_file_gives_the_same_rows_to_the_last_bit(n: int) -> None:
+    from storage.arrange import arranged
+
+    rng = np.random.default_rng(n)
+    print(f"seed {n}")
+    time = rng.integers(-(10**15), 10**15, n)
+    lag = rng.integers(-(10**6), 10**6, n) * rng.choice([1, 1_000, 10**9], n)
+    value = rng.choice([np.nan, -0.0, 0.1, 1e300, -np.inf], n)
+    score = rng.choice(np.array([np.nan, 0.0, 0.499999, 0.5, 0.515625, 1.0, 7.3e30], np.float32), n)
+    rows = ReadingBatch(
+        rng.integers(0, 50, n).astype(np.int32), time, time + lag, value,
+        rng.integers(0, 10, n).astype(np.uint8), rng.integers(0, 10, n).astype(np.uint8),
+        rng.integers(0, 1 << 32, n).astype(np.uint32), score, np.arange(n),
+    )  # fmt: skip
+    order = stable_order(rows.point)
+    for column in (rows.value, rows.point):
+        column.setflags(write=False)  # as views of the journal are
+    fast, plain = arranged(rows, order), to_arrow(rows.take(order), late=False)
+    fast.validate(full=True)
+    assert fast.equals(plain)
+    assert [fast[c].null_count for c in fast.column_names] == [
+        plain[c].null_count for c in plain.column_names
+    ]
+    zeros = fast["value"].to_numpy() == 0
+    assert bool(np.signbit(fast["value"].to_numpy()[zeros]).all())

@@ -24,8 +24,6 @@ from storage.points import PointTable
 
 CONCERNS: Final = ("source", "kinds")
 """Tables of the config that rows are checked against."""
-LOCK_NAME: Final = "REGISTERING"
-"""Only one merges: the last breath of one whose engine was killed is waited for."""
 
 
 class RegistryUnread(RuntimeError):  # noqa: N818 - says what happened
@@ -86,7 +84,8 @@ def _register(first: dict[str, Any]) -> dict[str, Any]:
     said = {"refused": "", "faults": registry.faults, "faults_count": registry.faults_count}
     if not registry.faults_count:
         root = Path(first["root"])
-        fd = os.open(root / LOCK_NAME, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+        # Only one merges: the last breath of one whose engine was killed is waited for. The folder itself is locked.
+        fd = os.open(root, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
         fcntl.flock(fd, fcntl.LOCK_EX)
         try:
             pointmap.merge(root, registry.table.to_arrow(), time.time_ns() // 1000)

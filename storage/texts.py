@@ -4,7 +4,7 @@ Owns how they lie in memory (as Arrow's large strings do: bytes one behind the o
 the number of a text. A str is made for whoever asks for one. Knows nothing of points.
 
 A Python str costs 50 to 120 bytes beside its letters, its place in a list eight, in a dict a hundred: five columns
-and three dicts of a city were 90 MB of an engine's memory, for alerts and pages that ask for one of them now and then.
+and two dicts of a city were 70 MB of an engine's memory, for alerts and pages that ask for one of them now and then.
 """
 
 from __future__ import annotations

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import csv
+import hashlib
 import io
 import time
 from datetime import datetime
@@ -19,7 +20,7 @@ from aiohttp import web
 
 from console.guard import Refused, json_answer, json_body
 from console.logins import OPERATE, VIEW
-from console.queries import Broken, told
+from console.queries import FILES_MAX, Broken, told
 from console.queryfiles import Query
 from console.route import Route
 from storage.batch import US_PER_S
@@ -33,6 +34,8 @@ FORMULA: Final = ("=", "+", "-", "@", "\t", "\r")
 BOM: Final = "\ufeff"
 """Without it spreadsheets take Chinese for Latin."""
 TRIAL: Final = "trial"
+TRIED_MAX: Final = 4 * FILES_MAX
+"""Statements of which is remembered whether they can be answered: all that can be listed, and as many edits."""
 PATIENCE_S: Final = 2.0
 """So long the first list waits for queries to be planned: over a large lake each takes a tenth of a second."""
 
@@ -47,11 +50,38 @@ def routes(console: Console) -> list[Route]:
     ]
 
 
+class Tried:
+    """What came of planning a statement, by a digest of its text; beyond TRIED_MAX the oldest is forgotten."""
+
+    def __init__(self) -> None:
+        self._faults: dict[bytes, str] = {}
+
+    def __contains__(self, sql: str) -> bool:
+        return _digest(sql) in self._faults
+
+    def __len__(self) -> int:
+        return len(self._faults)
+
+    def fault(self, sql: str) -> str:
+        """Why it cannot be answered; "" where it can or nobody tried."""
+        return self._faults.get(_digest(sql), "")
+
+    def note(self, sql: str, fault: str) -> None:
+        """It was tried."""
+        if len(self._faults) >= TRIED_MAX:
+            del self._faults[next(iter(self._faults))]
+        self._faults[_digest(sql)] = fault
+
+
+def _digest(sql: str) -> bytes:
+    return hashlib.sha256(sql.encode()).digest()
+
+
 class _Asking:
     def __init__(self, console: Console) -> None:
         self._console = console
         self._zone = ZoneInfo(console.city.time_zone)
-        self._tried: dict[str, str] = {}
+        self._tried = Tried()
         self._trying: asyncio.Task[None] | None = None
 
     async def queries(self, _: web.Request) -> web.StreamResponse:
@@ -66,7 +96,7 @@ class _Asking:
             if self._trying is None or self._trying.done():
                 self._trying = asyncio.create_task(self._try(found), name="console queries tried")
             await asyncio.wait([self._trying], timeout=PATIENCE_S)
-        faults = {query.name: self._tried.get(query.sql, "") for query in found}
+        faults = {query.name: self._tried.fault(query.sql) for query in found}
         broken = [
             *library.broken,
             *(Broken(f"{q.name}.sql", faults[q.name]) for q in found if faults[q.name]),
@@ -147,7 +177,7 @@ class _Asking:
                 status, _, body = await self._console.asker.ask("sql", question)
             except Refused:
                 return  # nobody has the time now; whoever asks a broken one is told
-            self._tried[query.sql] = "" if status in (200, 408) else orjson.loads(body)["error"]
+            self._tried.note(query.sql, "" if status in (200, 408) else orjson.loads(body)["error"])
 
 
 def _wired(bound: dict[str, Any]) -> dict[str, Any]:

@@ -26,7 +26,7 @@ import pyarrow.parquet as pq
 from storage import hashes
 from storage.backup_look import OUTBOX, POINTER, Look, Moved, NotWhole, Pinned, end_of_records, look
 from storage.backup_manifest import FORMAT, MANIFEST, PART, Entry, Manifest, ManifestBad, backups, read
-from storage.fsync import fsync_dir, fsync_file
+from storage.fsync import fsync_dir, fsync_file, make_durably
 from storage.pointmap import backup_file, points_file
 from storage.scrub_parquet import READ_FAULTS
 from storage.segment import list_segments
@@ -95,7 +95,7 @@ def back_up(
     backups before stand as they were.
     """
     began = time.monotonic()
-    target.mkdir(parents=True, exist_ok=True, mode=0o700)
+    make_durably(target, 0o700)
     with _alone(target):
         for leftover in target.glob(f"{PART}*"):
             shutil.rmtree(leftover)

@@ -29,6 +29,21 @@ def fsync_dir(path: Path) -> None:
         os.close(fd)
 
 
+def make_durably(folder: Path, mode: int = 0o777) -> None:
+    """Make ``folder`` and what is missing above it, each name on disk: else a power cut takes all that was put into it.
+
+    ``mode`` is that of ``folder`` where it is made. Raises OSError.
+    """
+    missing = []
+    at = folder.absolute()
+    while not at.exists():
+        missing.append(at)
+        at = at.parent
+    folder.mkdir(mode=mode, parents=True, exist_ok=True)
+    for made in reversed(missing):
+        fsync_dir(made.parent)
+
+
 def replace_durably(tmp: Path, final: Path) -> None:
     """Give ``tmp`` the name ``final``: after a crash there is the old whole file or the new whole file.
 

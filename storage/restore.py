@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Final
 
 from storage.backup_manifest import Entry, Manifest, read
-from storage.fsync import fsync_dir, fsync_file
+from storage.fsync import fsync_dir, fsync_file, make_durably
 
 MARK: Final = "RESTORING"
 COPY_BYTES: Final = 1 << 20
@@ -94,7 +94,7 @@ def restore(
 
 def _empty(target: Path) -> None:
     """Make ``target`` and its mark; what a restore that was interrupted left is removed."""
-    target.mkdir(parents=True, exist_ok=True)
+    make_durably(target)
     mark = target / MARK
     there = {path.name for path in target.iterdir()} - ALLOWED
     if there and not mark.exists():

@@ -4,18 +4,22 @@ from __future__ import annotations
 
 import os
 import signal
+import subprocess
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
+from deltalake import DeltaTable
 
 from ingest.sealing import CompactFault, SealProcess
 from storage.compact import CompactReport
 from storage.compact_plan import MERGE_FILES_MAX
-from storage.sealed import SealReport, ensure_tables
+from storage.deltalog import checkpoint
+from storage.sealed import SealReport, ensure_tables, table_dir
 from storage.settings import CompactionSettings, RetentionSettings, SealedSettings
-from tests.engines import until
+from tests.engines import ROOT, until
 from tests.storage_compact_memory import readings, seal_directly
 from tests.storage_oracle import Stream, city, late_files, main_files, view
 from tests.storage_rows import HOUR, T0
@@ -24,7 +28,22 @@ FILES = 150
 AT_REST_MAX = 24
 """Descriptors it has besides what it merges: pipes, the lock, its libraries', a file it writes."""
 THREADS_MAX = 40
-"""Its own, one a pool, jemalloc's, and what Delta's library starts when it opens a table of 150 entries."""
+"""Its own, one a pool, jemalloc's, and what Delta's library starts when it opens a table just after a checkpoint. After
+a kill up to a hundred entries may be behind the last one; the threads for them end ten seconds later."""
+COMMITS = 60
+COUNT_THREADS = f"""
+import os, sys
+from pathlib import Path
+from storage.deltatable import TableHandle
+from storage.sealed import ensure_tables, table_dir
+root = Path(sys.argv[1])
+ensure_tables(root)
+handle = TableHandle(table_dir(root, late=False))
+for version in range({COMMITS}):
+    assert handle.commit("a", version, [])
+    assert (handle.version_of("a"), handle.version_of("b")) == (version, -1)
+print(len(os.listdir("/proc/self/task")))
+"""
 
 Said = SealReport | CompactReport | CompactFault
 
@@ -111,13 +130,15 @@ def test_a_killed_sealer_is_made_again_and_finishes_the_work(tmp_path: Path) -> 
 
 
 def test_a_merge_of_many_files_has_few_open_and_starts_no_threads(tmp_path: Path) -> None:
-    """Watched from outside, as an operator would; the log has an entry a file, as after a night without checkpoint."""
+    """Watched from outside, as an operator would."""
     ensure_tables(tmp_path)
     rng = np.random.default_rng(5)
     span = HOUR // FILES
     for number in range(FILES):
         seal_directly(tmp_path, number, readings(500, 5_000, T0 + number * span, rng))
     seal_directly(tmp_path, FILES, readings(1, 1, T0 + 2 * HOUR, rng))
+    folder = table_dir(tmp_path, late=False)
+    checkpoint(DeltaTable(str(folder)), folder, clean=False)
     most = {"fd": 0, "task": 0}
     said: list[Said] = []
     with sealer(tmp_path) as process:
@@ -137,3 +158,13 @@ def test_a_merge_of_many_files_has_few_open_and_starts_no_threads(tmp_path: Path
     assert said[-1].rows == FILES * 5_000
     assert most["fd"] <= MERGE_FILES_MAX + AT_REST_MAX
     assert most["task"] <= THREADS_MAX
+
+
+def test_commits_since_the_last_checkpoint_cost_no_thread_each(tmp_path: Path) -> None:
+    """Asked how far an application came, Delta's library reads all entries at once, each in a thread of its own."""
+    done = subprocess.run(
+        [sys.executable, "-c", COUNT_THREADS, str(tmp_path)], cwd=ROOT, capture_output=True, text=True, check=True,
+        timeout=120,
+    )  # fmt: skip
+    print(f"{done.stdout.strip()} threads after {COMMITS} commits")
+    assert int(done.stdout) < COMMITS * 2 // 3

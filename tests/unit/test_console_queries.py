@@ -9,8 +9,8 @@ from zoneinfo import ZoneInfo
 import orjson
 import pytest
 
-from console.asking import BOM, spreadsheet
-from console.queries import Library, shipped, told
+from console.asking import BOM, TRIED_MAX, Tried, spreadsheet
+from console.queries import FILES_MAX, Library, shipped, told
 from console.queryfiles import GROUPS, QueryFault, moment, read
 
 ZONE = ZoneInfo("Asia/Shanghai")
@@ -171,4 +171,18 @@ def test_a_spreadsheet_computes_nothing_of_a_name_from_outside() -> None:
     assert (
         spreadsheet(orjson.dumps(answer)).decode()
         == BOM + "n,v\r\n'=cmd|'x'!A1,-5\r\n'@a,\r\n\"积水\n\"\"\",[1]\r\n"
+    )
+
+
+def test_what_was_tried_is_remembered_of_as_many_as_can_be_listed_and_not_of_every_edit() -> None:
+    tried = Tried()
+    for number in range(TRIED_MAX + 100):
+        tried.note(f"SELECT {number}", "" if number % 2 else f"no {number}")
+    assert len(tried) == TRIED_MAX >= 2 * FILES_MAX
+    assert "SELECT 99" not in tried
+    assert "SELECT 100" in tried
+    assert (tried.fault("SELECT 100"), tried.fault("SELECT 101"), tried.fault("SELECT 0")) == (
+        "no 100",
+        "",
+        "",
     )

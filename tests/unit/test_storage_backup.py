@@ -13,6 +13,7 @@ from storage.backup import Report, back_up
 from storage.backup_look import Look, look
 from storage.backup_manifest import backups
 from storage.backup_verify import verify
+from storage.restore import restore
 from tests.lake_folder import fill, flip_at
 
 
@@ -80,3 +81,20 @@ def test_what_the_backup_disk_damaged_is_whole_again_only_in_a_backup_made_anew(
     assert anew.linked == 0
     assert verify(anew.folder).faults == []
     assert verify(made(root, tmp_path).folder).faults == []
+
+
+@pytest.mark.parametrize("verb", ["backup", "restore"])
+def test_the_folders_a_backup_or_a_restore_is_made_in_are_on_disk_before_what_is_put_there(
+    root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, verb: str
+) -> None:
+    """Without the name of a new folder in its parent a power cut takes all that was synced below it."""
+    whole = made(root, tmp_path / "first").folder
+    synced: list[Path] = []
+    monkeypatch.setattr("storage.fsync.fsync_dir", synced.append)
+    target = tmp_path / "mnt" / "backups" / "city"
+    if verb == "backup":
+        made(root, target)
+    else:
+        restore(whole, target, finish=lambda _: None)
+    assert synced[:3] == [tmp_path, tmp_path / "mnt", tmp_path / "mnt" / "backups"]
+    assert target.is_dir()

@@ -47,7 +47,8 @@ class PointBook:
         number = display.number
         districts = pa.array(points.districts, pa.large_string()).take(pa.array(points.district[number]))
         texts = (Texts.of(column).arrow().take(pa.array(number)) for column in (points.point_id, points.name))
-        self._text = pc.utf8_lower(pc.binary_join_element_wise(*texts, districts, "\n"))
+        between = pa.scalar("\n", pa.large_string())
+        self._text = pc.utf8_lower(pc.binary_join_element_wise(*texts, districts, between))
         self._lon, self._lat = points.lon[number], points.lat[number]
         self._zone = ZoneInfo(city.time_zone)
 

@@ -84,6 +84,7 @@ def _register(first: dict[str, Any]) -> dict[str, Any]:
     said = {"refused": "", "faults": registry.faults, "faults_count": registry.faults_count}
     if not registry.faults_count:
         root = Path(first["root"])
+        root.mkdir(parents=True, exist_ok=True)
         # Only one merges: the last breath of one whose engine was killed is waited for. The folder itself is locked.
         fd = os.open(root, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
         fcntl.flock(fd, fcntl.LOCK_EX)

@@ -11,12 +11,31 @@ from typing import Any, Final
 
 import numpy as np
 
-from storage.batch import F64, I64, Bool, RawBatch
+from ingest.kernels.compiling import IS_COMPILED
+from storage.batch import F64, I32, I64, Bool, RawBatch
 from storage.points import PointTable
 
 WINDOW_S: Final = 60.0
 """Lateness and clock are those of the readings of the last one to two minutes."""
 RATE_S: Final = 10.0
+
+
+def _add_up(batch: RawBatch, source: I32, counted: I64, lateness: F64, least: F64) -> None:
+    """Add the readings of ``batch`` to what is known of their sources."""
+    if IS_COMPILED:
+        from ingest.kernels.lateness import add_up
+
+        # Read-only columns would be another form of the loop to compile.
+        point = np.require(batch.point, requirements=["C", "W"])
+        time = np.require(batch.time, requirements=["C", "W"])
+        received_at = np.require(batch.received_at, requirements=["C", "W"])
+        add_up(point, time, received_at, source, counted, lateness, least)
+        return
+    code = source[batch.point]
+    late_s = (batch.received_at - batch.time) / 1e6
+    counted += np.bincount(code, minlength=len(counted))
+    lateness += np.bincount(code, weights=late_s, minlength=len(counted))
+    np.minimum.at(least, code, late_s)
 
 
 class SourceStats:
@@ -35,6 +54,8 @@ class SourceStats:
 
     def _begin(self, points: PointTable) -> None:
         self._points = points
+        # One layout whatever it came from (columns of Arrow are read-only): the loop is compiled for each.
+        self._source = np.require(points.source, np.int32, ["C", "W"])
         n = len(points.sources)
         self._stored: I64 = np.zeros(n, np.int64)
         self._last_us: I64 = np.zeros(n, np.int64)
@@ -52,20 +73,17 @@ class SourceStats:
         self._last_before = self._last_heard()
         self._begin(points)
 
-    def took(self, batch: RawBatch) -> None:
-        """Count readings on their way to the journal."""
+    def took(self, batch: RawBatch) -> I64:
+        """Count readings on their way to the journal; how many of each source they are."""
+        counted = np.zeros(len(self._points.sources), np.int64)
         if not len(batch):
-            return
-        code = self._points.source[batch.point]
-        n = len(self._points.sources)
-        counted = np.bincount(code, minlength=n)
+            return counted
+        readings, lateness, least = self._windows[0]
+        _add_up(batch, self._source, counted, lateness, least)
         self._stored += counted
         self._last_us[counted > 0] = batch.received_at[-1]
-        late_s = (batch.received_at - batch.time) / 1e6
-        readings, lateness, least = self._windows[0]
         readings += counted
-        lateness += np.bincount(code, weights=late_s, minlength=n)
-        np.minimum.at(least, code, late_s)
+        return counted
 
     def sample(self, now_s: float) -> None:
         """Once a second, by a clock that does not jump: the basis of rates and windows."""

@@ -16,6 +16,7 @@ from ingest.config import Config, SourceSettings
 from ingest.decode.messages import Messages
 from ingest.kernels.compiling import IS_COMPILED
 from ingest.routes import Routes
+from ingest.sourcestats import SourceStats
 from storage.points import LEVELS, PointTable
 
 if TYPE_CHECKING:
@@ -51,6 +52,7 @@ def warm_wire() -> None:
         messages.feed_arena(arena, lambda name: routes.table(name, lambda *_: True), NOW_US)
         batch, refusals = messages.take(NOW_US)
         assert (len(batch), refusals) == (4, [])
+        assert SourceStats(routes.points).took(batch).tolist() == [2, 2]
 
 
 def _say(arena: Arena[Any], credential: str | None) -> None:

@@ -28,7 +28,7 @@ from ingest.replaying import Replays
 from ingest.routes import Routes, RouteTable
 from ingest.sourcestats import SourceStats
 from ingest.tcp.stations import Arrived, Stations
-from storage.batch import RawBatch
+from storage.batch import I64, RawBatch
 from storage.records import (
     Control,
     Gap,
@@ -216,8 +216,7 @@ class Wire:
 
     def _bodies(self, now: int) -> list[tuple[RecordType, bytes]]:
         readings, refusals = self.messages.take(now)
-        self._listen_for_the_time(readings, now)
-        self.sources.took(readings)
+        self._listen_for_the_time(readings, self.sources.took(readings), now)
         bodies = []
         if len(readings):
             bodies.append((RecordType.READINGS, encode_readings(readings)))
@@ -227,13 +226,12 @@ class Wire:
             bodies.append((RecordType.QUARANTINE, encode_quarantine(refusals)))
         return bodies
 
-    def _listen_for_the_time(self, readings: RawBatch, now: int) -> None:
+    def _listen_for_the_time(self, readings: RawBatch, by_source: I64, now: int) -> None:
         """Whether the city agrees with our clock. Who spoke is added up and told once a second, or at once where
         something is outside its time window."""
         outside = self.messages.take_outside()
-        if len(readings) and not self._events_clock:
-            source = self._routes.points.source
-            self._taken += np.bincount(source[readings.point], minlength=len(self._taken))
+        if not self._events_clock:
+            self._taken += by_source
         if outside or self.clock.why:
             self._tell_the_clock(now, readings, outside)
 

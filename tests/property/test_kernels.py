@@ -13,10 +13,12 @@ from random import SystemRandom
 from types import SimpleNamespace
 from typing import Any
 
+import numpy as np
 import pytest
 
 pytest.importorskip("numba")
 
+from ingest import sourcestats
 from ingest.decode.messages import Messages
 from ingest.kernels.scan import DONE, ODD, STOP
 from ingest.mqtt.arena import Arena
@@ -24,6 +26,7 @@ from ingest.mqtt.codec import encode
 from ingest.mqtt.packets import Publish
 from ingest.mqtt.properties import Prop, Properties
 from ingest.routes import Routes
+from storage.batch import RawBatch
 from tests.fuzz_kernels import NOW, Decoders, fuzz_decode, fuzz_scan, number_cases
 from tests.fuzz_mapped import mapped_cases, routes_of_mapped
 from tests.fuzz_packs import pack_cases, routes_of_packs
@@ -273,6 +276,27 @@ def test_every_beginning_of_a_message_is_refused_as_by_the_general_decoder(decod
         b"-12.5e+1 ",
     ):
         decoders.check([("cd/g0/p0", payload[:size], 0x32) for size in range(len(payload) + 1)])
+
+
+def test_lateness_by_source_is_added_up_as_columns_do(monkeypatch: pytest.MonkeyPatch) -> None:
+    seed = SystemRandom().randrange(1 << 30)
+    print(f"seed {seed}")
+    rng = np.random.default_rng(seed)
+    for n in (1, 2, 100, 5_000):
+        point = rng.integers(0, 50, n).astype(np.int32)
+        time, late = rng.integers(-(10**15), 10**15, n), rng.integers(-(10**9), 10**9, n)
+        rows = RawBatch(point, time, time + late, np.zeros(n), np.zeros(n, np.uint8))
+        for column in (rows.point, rows.received_at):
+            column.setflags(write=False)
+        source = rng.integers(0, 4, 50).astype(np.int32)
+        said = []
+        for compiled in (True, False):
+            monkeypatch.setattr(sourcestats, "IS_COMPILED", compiled)
+            counted, lateness, least = np.zeros(5, np.int64), np.zeros(5), np.full(5, np.inf)
+            sourcestats._add_up(rows, source, counted, lateness, least)
+            said.append((counted.tolist(), lateness.tolist(), least.tolist()))
+        assert said[0] == said[1]
+        assert sum(said[0][0]) == n
 
 
 def test_without_numba_the_engine_decodes_polls_and_acknowledges_all_the_same(tmp_path: Path) -> None:

@@ -94,7 +94,7 @@ def restore(
 
 def _empty(target: Path) -> None:
     """Make ``target`` and its mark; what a restore that was interrupted left is removed."""
-    make_durably(target)
+    make_durably(target, 0o700)
     mark = target / MARK
     there = {path.name for path in target.iterdir()} - ALLOWED
     if there and not mark.exists():

@@ -78,7 +78,7 @@ export function createDialogs(app) {
       type: "button", "aria-pressed": "false",
       onclick: (e) => { until = app.now() + m * 60000; other.value = ""; chips.forEach((c) => c.setAttribute("aria-pressed", String(c === e.currentTarget))); },
     }, m < 60 ? t("minutes", m) : t("hours", m / 60)));
-    const red = h("input", { type: "checkbox", checked: severe }), why = h("textarea", { maxlength: 500 });
+    const red = h("input", { type: "checkbox" }), why = h("textarea", { maxlength: 500 });
     return form(t("silenceTitle"), [
       about(g), h("fieldset", {}, h("legend", {}, t("scope")), radios),
       h("fieldset", {}, h("legend", {}, t("until")), h("div.choices", {}, chips), other),
@@ -88,6 +88,7 @@ export function createDialogs(app) {
       const typed = typeof until === "string";
       if (typed ? until.replace("T", " ") <= stamp(app.now()).slice(0, 16) : until <= app.now()) throw new Error(t("tooEarly"));
       if (!why.value.trim()) throw new Error(t("whyNeeded"));
+      if (severe && !red.checked) throw new Error(t("redNeeded"));
       const [, what] = found[radios.findIndex((r) => r.firstChild.checked)];
       await app.api.silence({ ...what, severity_max: red.checked ? RED : ORANGE, until: typed ? until : until / 1000, why: why.value });
       app.announce(t("silenced"));

@@ -7,7 +7,7 @@ learn({
   silenceTitle: ["静默告警", "Silence alerts"], scope: ["范围", "Scope"], scopePoint: ["该测点 {a}", "this point, {a}"], scopeKindDistrict: ["{a} 的全部 {b}", "all {b} in {a}"],
   scopeDistrict: ["{a} 的全部告警", "everything in {a}"], scopeRule: ["规则 {a}", "rule {a}"], scopeKind: ["全市的 {a}", "all {a} in the city"], until: ["到期", "Until"],
   untilNeeded: ["必须选择到期时间", "An expiry is mandatory"], why: ["原因", "Reason"], whyNeeded: ["必须填写原因", "A reason is mandatory"], hours: ["{a} 小时", "{a} h"],
-  minutes: ["{a} 分钟", "{a} min"], custom: ["自定", "Other"], tooEarly: ["到期时间必须在将来", "The expiry must be in the future"], redToo: ["红色也静默", "red too"],
+  minutes: ["{a} 分钟", "{a} min"], custom: ["自定", "Other"], tooEarly: ["到期时间必须在将来", "The expiry must be in the future"], redToo: ["红色也静默", "red too"], redNeeded: ["该告警是红色:要静默它,须勾选“红色也静默”", "This alert is red: tick “red too” to silence it"],
   cancel: ["取消", "Cancel"], close: ["关闭", "Close"], send: ["确定", "Confirm"], failed: ["未成功:{a}", "Failed: {a}"], noRight: ["当前角色只能查看", "Your role may only look"],
   acked: ["已确认", "Acknowledged"], silenced: ["已静默", "Silenced"], end: ["解除", "End"], value: ["当前值", "Value"], age: ["{a} 前", "{a} ago"], typical: ["常见范围", "Typical"],
   limits: ["阈值", "Limits"], quality: ["质量", "Quality"], neighbours: ["邻近测点", "Neighbours"], source: ["来源", "Source"], kind: ["类型", "Kind"], where: ["位置", "Where"],

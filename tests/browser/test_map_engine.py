@@ -140,6 +140,7 @@ def test_who_answers_in_one_browser_is_seen_in_another_and_after_a_kill(
             one.evaluate("id => void yuzui.dialogs.silence(yuzui.alertList.byId(id))", ident)
             one.wait_for_selector("dialog[open] textarea")
             one.fill("dialog[open] textarea", "泵站检修")
+            one.check("dialog[open] input[type=checkbox]")
             one.click("dialog[open] .choices button:nth-child(1)")
         one.evaluate(
             "() => document.querySelector('dialog[open] form').addEventListener('submit', () => { globalThis.sent = Date.now(); })"

@@ -204,7 +204,7 @@ def test_an_end_that_is_typed_is_the_citys_time_and_a_silence_is_ended_with_a_re
     page = open_page(town.url, zone="America/New_York").settled().page
     page.wait_for_function("() => yuzui.alertList.all().length > 3")
     page.evaluate(
-        "() => void yuzui.dialogs.silence(yuzui.alertList.all().find(g => g.kind && !g.acked && !g.silenced))"
+        "() => void yuzui.dialogs.silence(yuzui.alertList.all().find(g => g.severity === 4 && !g.acked && !g.silenced))"
     )
     page.wait_for_selector("dialog[open] textarea")
     page.fill("dialog[open] textarea", "施工已报备")
@@ -215,6 +215,12 @@ def test_an_end_that_is_typed_is_the_citys_time_and_a_silence_is_ended_with_a_re
         page.click("dialog[open] button[type=submit]")
         if minutes < 0:
             assert page.inner_text("dialog[open] .wrong") == "到期时间必须在将来"
+        elif not page.is_checked("dialog[open] input[type=checkbox]"):
+            assert page.inner_text("dialog[open] .wrong").startswith("该告警是红色"), (
+                "red is never muted unasked"
+            )
+            page.check("dialog[open] input[type=checkbox]")
+            page.click("dialog[open] button[type=submit]")
     page.wait_for_selector("dialog[open]", state="detached")
     assert town.city.silences[-1]["until"] == end.timestamp()
     number = len(town.city.silences)

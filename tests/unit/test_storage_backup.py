@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+import stat
 from datetime import UTC, datetime, timedelta, tzinfo
 from pathlib import Path
 
@@ -98,3 +99,10 @@ def test_the_folders_a_backup_or_a_restore_is_made_in_are_on_disk_before_what_is
         restore(whole, target, finish=lambda _: None)
     assert synced[:3] == [tmp_path, tmp_path / "mnt", tmp_path / "mnt" / "backups"]
     assert target.is_dir()
+
+
+def test_nobody_else_can_look_into_a_folder_a_restore_made(root: Path, tmp_path: Path) -> None:
+    """Who did what, and the bodies of webhooks, are in it."""
+    done = restore(made(root, tmp_path).folder, tmp_path / "new" / "data", finish=lambda _: None)
+    assert done.faults == []
+    assert stat.S_IMODE(done.folder.stat().st_mode) == 0o700

@@ -9,6 +9,7 @@ from __future__ import annotations
 import gzip
 import hashlib
 import mimetypes
+import time
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -19,6 +20,8 @@ from console.squeeze import squeeze
 
 FOLDER: Final = Path(__file__).with_name("static")
 INDEX: Final = "index.html"
+LOOK_S: Final = 1.0
+"""The folder is looked through at most this often: names nobody has are asked for without a login, and cost 2 ms each."""
 TYPES: Final = {".js": "text/javascript", ".mjs": "text/javascript", ".css": "text/css", ".html": "text/html"}
 TEXT: Final = (".js", ".mjs", ".css", ".html", ".svg", ".json", ".md", ".txt")
 NO_PAGE: Final = (
@@ -42,6 +45,7 @@ class StaticFiles:
         self._folder = folder
         self._known: dict[str, _File] = {}
         self._names: dict[str, Path] = {}
+        self._looked_at = float("-inf")
 
     def answer(self, request: web.Request, name: str) -> web.Response:
         """A file by its name relative to the folder; 404 where there is none."""
@@ -59,8 +63,9 @@ class StaticFiles:
         return web.Response(body=body, headers={**headers, "Content-Type": found.kind})
 
     def _find(self, name: str) -> _File | None:
-        if name not in self._names:
+        if name not in self._names and time.monotonic() - self._looked_at >= LOOK_S:
             # Also files that came since: the page is worked on while the engine runs.
+            self._looked_at = time.monotonic()
             self._names = {
                 path.relative_to(self._folder).as_posix(): path
                 for path in self._folder.rglob("*")

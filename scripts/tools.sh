@@ -14,7 +14,7 @@ yuzui_speakers() {
     command -v node >/dev/null 2>&1 && command -v npm >/dev/null 2>&1 || return 1
     speakers="$YUZUI_ROOT/tests/speakers"
     digest=$(sha256sum "$speakers/package-lock.json" | cut -c1-16)
-    folder="${XDG_CACHE_HOME:-$HOME/.cache}/yuzui/speakers-$digest"
+    folder="${XDG_CACHE_HOME:-${HOME:-/tmp}/.cache}/yuzui/speakers-$digest"
     [ -d "$folder/node_modules/mqtt" ] && return 0
     yuzui_say "Fetching clients of Node for tests (40 MB) into $folder"
     rm -rf "$folder.part"

@@ -21,7 +21,7 @@ from console.squeeze import squeeze
 FOLDER: Final = Path(__file__).with_name("static")
 INDEX: Final = "index.html"
 LOOK_S: Final = 1.0
-"""The folder is looked through at most this often: names nobody has are asked for without a login, and cost 2 ms each."""
+"""The folder is looked through at most this often: names nobody has are asked for without a login, 2 ms each."""
 TYPES: Final = {".js": "text/javascript", ".mjs": "text/javascript", ".css": "text/css", ".html": "text/html"}
 TEXT: Final = (".js", ".mjs", ".css", ".html", ".svg", ".json", ".md", ".txt")
 NO_PAGE: Final = (

@@ -24,10 +24,11 @@ SERIES_KEPT_MAX: Final = 100_000
 """Series whose device is remembered for a source; a peer that invents tags must not fill memory."""
 
 _LINE = re.compile(
-    r'(?:\\.|[^ \n\\])*(?: (?:"(?:\\.|[^"\\])*(?:"|\Z)|[^"\n])*)?(?:\n|\Z)',
+    r'(?:\\.|[^ \n\\]|\\\Z)*(?: (?:"(?:\\.|[^"\\]|\\\Z)*(?:"|\Z)|[^"\n])*)?(?:\n|\Z)',
     re.DOTALL,
 )
-"""A line up to its end: a line end within a quoted field value does not count. Tags may hold bare quotes."""
+"""A line up to its end: a line end within a quoted field value does not count. Tags may hold bare quotes. It matches
+wherever it begins, also before a last backslash: where it did not, it would be tried at every byte up to the end."""
 _SERIES = re.compile(r"(?:\\.|[^ \\])*", re.DOTALL)
 _FIELD_NAME = re.compile(r'(?:^|,)((?:\\.|[^=,\\ ])+)=(?:"(?:\\.|[^"\\])*"|[^,"]*)', re.DOTALL)
 

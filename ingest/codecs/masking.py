@@ -15,6 +15,8 @@ from typing import Final
 MASK: Final = "***"
 DIGITS_MIN: Final = 7
 """The shortest local telephone number; house numbers, and 110, 12345 and other services are shorter."""
+MOBILE_DIGITS_MAX: Final = 15
+"""With 0086 in front."""
 
 _CHINESE: Final = {
     **dict(zip("零一二三四五六七八九", "0123456789", strict=True)),
@@ -108,7 +110,17 @@ def _is_somebodys(text: str, run: re.Match[str], strict: bool) -> bool:
 def _holds_mobile(run: str) -> bool:
     """Whether a piece between separators, or all from one piece on, is a telephone number: "1501 138 0013 8000"."""
     pieces = [p for p in run.split(_SEPARATOR) if p]
-    return any(_MOBILE.fullmatch(p) or _MOBILE.fullmatch("".join(pieces[k:])) for k, p in enumerate(pieces))
+    if any(_MOBILE.fullmatch(p) for p in pieces):
+        return True
+    end = ""
+    for piece in reversed(pieces):
+        end = piece + end
+        # A run may be as long as a message; only its end can be a number.
+        if len(end) > MOBILE_DIGITS_MAX:
+            return False
+        if _MOBILE.fullmatch(end):
+            return True
+    return False
 
 
 def _plainly(written: str) -> str:

@@ -34,6 +34,8 @@ INQUIRED: Final = frozenset({0x37, 0x38, 0x3A})
 """What a station says when somebody asked it: readings all the same, not confirmed."""
 KEYS_MAX: Final = 4_000
 """Lists of elements remembered, a few a station."""
+SUMMED_TIMES: Final = 8
+"""How often a byte is counted into a checksum, on average, where frames are looked for in a stream that is broken."""
 OPEN_MAX: Final = 1_000
 """Reports in several packets under way at once for a source."""
 FIVE_MINUTES_US: Final = 300_000_000
@@ -45,6 +47,8 @@ OPAQUE: Final = frozenset({0xF2, 0xF3, 0xFD})
 """Text by hand, pictures, profiles of velocity: without a length; nothing behind them can be read."""
 
 _START = re.compile(rb"\x7e\x7e(?=.{9}[\x00-\x0f\x80-\x8f].[\x02\x16])", re.DOTALL)
+_STARTS = re.compile(rb"(?=\x7e\x7e.{9}[\x00-\x0f\x80-\x8f].[\x02\x16])", re.DOTALL)
+"""The same for all of them, also where one begins with the last byte of another's mark."""
 _ENDS: Final = frozenset({ETX, ETB, EOT, 0x05, 0x06, 0x15, ESC})
 _NOISE = b"\x7e\r\n\0 "
 _US_PER_STEP: Final = (86_400_000_000, 3_600_000_000, 60_000_000)
@@ -98,6 +102,7 @@ class Sl651:
         """Whole frames from the start of ``buffer`` and the bytes used; stray 7E between frames are passed over."""
         frames: list[bytes | Refused] = []
         at, size = 0, len(buffer)
+        whole = _Whole(buffer)
         while True:
             found = _START.search(buffer, at)
             start = found.start() if found else _held_back(buffer, at)
@@ -109,7 +114,7 @@ class Sl651:
             if end <= size and buffer[end - TAIL] in _ENDS:
                 frames.append(buffer[start:end])
             else:
-                inner = _next_whole(buffer, start + 1)
+                inner = whole.behind(start)
                 if inner < 0 and end > size:
                     return frames, start
                 end = inner if inner >= 0 else end
@@ -320,16 +325,36 @@ def _end(buffer: bytes, start: int) -> int:
     return start + HEAD + ((buffer[start + 11] & 0x0F) << 8 | buffer[start + 12]) + TAIL
 
 
-def _next_whole(buffer: bytes, at: int) -> int:
-    """Where the next frame begins that is whole and right by its checksum; -1 where none is."""
-    for found in _START.finditer(buffer, at):
-        start = found.start()
-        end = _end(buffer, start)
-        if end <= len(buffer) and buffer[end - TAIL] in _ENDS:
-            said = int.from_bytes(buffer[end - 2 : end], "big")
-            if said == crc_modbus(buffer[start : end - 2]):
-                return start
-    return -1
+class _Whole:
+    """The frames of a buffer that are whole and right by their checksums, looked for once from the front to the end.
+
+    What looks like frames may lie one within the other and thousands deep; no more bytes are counted up than
+    SUMMED_TIMES the buffer's, and behind that none is found.
+    """
+
+    def __init__(self, buffer: bytes) -> None:
+        self._buffer = buffer
+        self._left = SUMMED_TIMES * len(buffer)
+        self._starts = (found.start() for found in _STARTS.finditer(buffer))
+        self._next = -1
+
+    def behind(self, start: int) -> int:
+        """Where the next one begins behind ``start``, which never falls; -1 where none does."""
+        while self._next <= start:
+            self._next = next(self._starts, len(self._buffer))
+            if self._next == len(self._buffer) or self._left < 0:
+                self._next = len(self._buffer)
+                return -1
+            if self._next > start and not self._is_right(self._next):
+                self._next = -1
+        return self._next if self._next < len(self._buffer) else -1
+
+    def _is_right(self, start: int) -> bool:
+        buffer, end = self._buffer, _end(self._buffer, start)
+        if end > len(buffer) or buffer[end - TAIL] not in _ENDS:
+            return False
+        self._left -= end - start
+        return int.from_bytes(buffer[end - 2 : end], "big") == crc_modbus(buffer[start : end - 2])
 
 
 def _held_back(buffer: bytes, at: int) -> int:

@@ -176,7 +176,7 @@ async function loadCity() {
   rebuild();
   if (first && started.p) app.drawer.show(started.p, false);
   if (first && started.at) app.replay(started.at);
-  if (app.past) await app.past.settle();
+  app.past?.settle(); // the feed does not wait for it
   if (first && app.roomLink) app.go(roomNow());
 }
 

@@ -40,7 +40,10 @@ export async function createReplay(app) {
     /** Another registry: its live city begins with the next frame, and the day is fetched as it is now. */
     async settle() {
       Object.assign(live, { level: app.city.level.slice(), state: app.city.state.slice() });
-      await load(day.date, past.s);
+      try {
+        await load(day.date, past.s);
+        app.announce(t("otherPoints"));
+      } catch (error) { leave(); tellFault(error); } // rather the city now than a day of points that are gone
     },
     rebuild() { bar.build(); bar.draw(); mark(); },
   };

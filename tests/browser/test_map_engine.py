@@ -7,7 +7,10 @@ bench/map_page.py and stand in bench/README.md.
 from __future__ import annotations
 
 import asyncio
+import os
 import random
+import shutil
+import signal
 import socket
 import threading
 import time
@@ -23,6 +26,9 @@ import polars as pl
 import pytest
 
 from ingest.configfile import load
+from ingest.simulate.city import write
+from ingest.simulate.event_speaker import EventPlan, EventReport, tell
+from ingest.simulate.projects import PROJECTS, projects_of, with_cameras
 from storage.query import connect
 from tests.browser.conftest import WAIT_MS
 from tests.browser.test_map_page import axe
@@ -30,7 +36,7 @@ from tests.console_city import points_of
 from tests.console_client import Page as Client
 from tests.console_client import users_toml
 from tests.console_past import HOSTILE, Past, us
-from tests.engines import EngineProcess, city_config, free_port, until
+from tests.engines import ROOT, EngineProcess, city_config, free_port, until
 from tests.talk import Talker
 
 POINTS = 5000
@@ -55,6 +61,8 @@ def engine(tmp_path_factory: pytest.TempPathFactory) -> Iterator[EngineProcess]:
     more = f'[console]\nenabled = true\nport = {free_port()}\nusers_file = "users.toml"\n'
     made = EngineProcess(folder, city_config(folder, free_port(), points=POINTS, more=more))
     (folder / "users.toml").write_text(users_toml(wang="operate", lin="view"))
+    shutil.copytree(ROOT / "configs" / "chengdu" / "events", folder / "sources.d")
+    write(with_cameras(pl.read_parquet(folder / "points.parquet"), SEED), folder / "points.parquet")
     config = load(made.config)
     past = Past(Path(config.data.dir), points_of(config))
     begin = us(yesterday())
@@ -338,3 +346,115 @@ def test_a_day_that_is_over_is_what_a_query_counts_and_nothing_can_be_done_in_it
     assert [
         fault for fault in made.faults if "WebSocket" not in fault and "ERR_CONNECTION" not in fault
     ] == []
+
+
+def test_thirty_sites_of_the_city_are_walked_by_key(engine: EngineProcess, look: Callable[..., Any]) -> None:
+    """What offices say of their projects over the wire stands in the room, beside what their sites measure."""
+    table = pl.read_parquet(engine.folder / "points.parquet")
+    projects = {one.name: one for one in projects_of(table, time.time_ns() // 1000, SEED)}
+    assert len(projects) == PROJECTS
+    report = EventReport()
+    plan = EventPlan("127.0.0.1", engine.port, str(engine.folder / "points.parquet"), 0.0, SEED, 0.4)
+    thread = threading.Thread(target=lambda: asyncio.run(tell(plan, asyncio.Event(), report)))
+    thread.start()
+    thread.join(60)
+    assert report.steps > 1_000
+    devices = {device for one in projects.values() for device in one.devices}
+    standing = table.filter(pl.col("device_id").is_in(devices) | pl.col("point_id").is_in(devices)).to_dicts()
+    now, says = time.time_ns() // 1_000_000, {"video": 2.0, "dust_pm10": 61.0, "site_noise": 52.5}
+    with Talker(engine.port) as talker:
+        talker.say_all([(p["topic"], b'{"ts":%d,"v":%.1f}' % (now, says[p["kind"]])) for p in standing])
+    heard = "SELECT count(*) FROM sites_by_project() WHERE known AND cameras_online = 4 AND points = 6"
+    engine.until_lake(heard, [(PROJECTS,)])
+    engine.until_lake("SELECT count(*) FROM event_log", [(report.steps,)])
+    wanted = {
+        row[0]: row[1:]
+        for row in engine.lake(
+            "SELECT project, open, overdue, dust, noise FROM sites_by_project() WHERE known"
+        )
+    }
+    assert sum(overdue for _, overdue, *_ in wanted.values()) > 0
+    assert {row[2:] for row in wanted.values()} == {(61.0, 52.5)}
+    page = look().page
+    page.keyboard.press("3")
+    page.wait_for_selector(".detail .body h4")
+    page.wait_for_selector(".list tbody tr")
+    rows = page.evaluate("() => document.querySelectorAll('.list tbody tr').length")
+    seen: dict[str, str] = {}
+    for n in range(rows):
+        page.wait_for_function(
+            f"() => document.querySelector('.detail .actions .dim')?.textContent.includes('{n + 1} / {rows}')"
+            " && document.querySelector('.detail .body h4')"
+        )
+        said = page.inner_text(".detail")
+        number = next((number for number in wanted if f"{number} · " in said), "")
+        if number:
+            seen[number] = said
+        if len(seen) == PROJECTS:
+            break
+        page.keyboard.press("j")
+    assert seen.keys() == wanted.keys()
+    for number, said in seen.items():
+        open_, overdue, *_ = wanted[number]
+        for part in ("%", "4 / 4", "61", "52.5", f"{open_} 未整改 · {overdue} 超期"):
+            assert part in said, (number, part, said)
+
+
+def test_points_come_and_go_while_a_day_is_replayed(engine: EngineProcess, look: Callable[..., Any]) -> None:
+    """The day goes on where it was, with the points of now, and so do its counts, its playing and the live city."""
+    made = look("lin", "l=zh&t=dark")
+    page = made.page
+    page.keyboard.press("r")
+    date = yesterday().date().isoformat()
+    page.wait_for_selector("#scrubber:not([hidden]) .track")
+    page.select_option("#scrubber select[title=日期]", date)
+    page.wait_for_function(f"() => yuzui.replaying.day.date === '{date}' && yuzui.replaying.step >= 0")
+    page.focus("#scrubber .track")
+    page.keyboard.press("Home")
+    page.wait_for_function("() => yuzui.replaying.step === 0")
+    for hour in range(1, 14):
+        page.keyboard.press("PageUp")
+        page.wait_for_function(f"() => yuzui.replaying.step === {hour} * 60")
+    page.wait_for_function("() => yuzui.past.step === 13 * 60")
+    was = page.evaluate("() => [yuzui.city.version, yuzui.city.n]")
+    table = pl.read_parquet(engine.folder / "points.parquet")
+    gone = flooded(engine)[7]["point_id"]
+    fresh = flooded(engine)[0] | {"point_id": "fresh-1", "name": "新建下穿隧道", "topic": "cd/fresh/1"}
+    made_now = pl.concat(
+        [table.filter(pl.col("point_id") != gone), pl.DataFrame([fresh], schema=table.schema)]
+    )
+    write(made_now, engine.folder / "points.parquet")
+    os.kill(engine.pid, signal.SIGHUP)
+    page.wait_for_function(f"() => yuzui.city.version !== {was[0]}")
+    page.wait_for_function(
+        "() => yuzui.replaying.day?.version === yuzui.city.version && yuzui.past.step === 13 * 60"
+    )
+    page.wait_for_function("() => document.getElementById('said').textContent.includes('点位')")
+    assert page.evaluate("() => yuzui.city.n") == was[1]
+    at = yesterday().timestamp() + 60 * 13 * 60
+
+    def counted() -> Counter[str]:
+        rows = engine.lake(f"FROM map_counts_at(make_timestamptz({round(at * 1e6)}))")
+        return Counter({f"{district}|{severity}": n for district, severity, n in rows})
+
+    assert page.evaluate(COUNTED) == dict(counted())
+    assert sum(n for key, n in counted().items() if not key.endswith("|0")) > 0
+    assert page.is_visible("#mark")
+    page.focus("#scrubber .track")
+    page.select_option("#scrubber select[title=倍速]", "3600")
+    page.focus("#scrubber .track")
+    page.keyboard.press(" ")
+    page.wait_for_function("() => yuzui.replaying.playing && yuzui.replaying.step > 14 * 60")
+    page.keyboard.press(" ")
+    page.click("#scrubber .live")
+    page.wait_for_function("() => !yuzui.past")
+    say_all(engine, [fresh], 28.0)
+    page.wait_for_function(
+        "() => yuzui.alertList.all().some(g => g.points.some(i => (yuzui.city.state[i] & 7) > 1))"
+    )
+    assert page.evaluate("async () => (await yuzui.api.point('fresh-1')).name") == "新建下穿隧道"
+    counts = "async () => (await (await fetch('/api/counts')).json()).severity"
+    until(lambda: page.evaluate(
+        "() => { const n = [0, 0, 0, 0, 0]; for (const s of yuzui.city.state) n[s & 7]++; return n; }"
+    ) == page.evaluate(counts), "the live city")  # fmt: skip
+    assert made.faults == []

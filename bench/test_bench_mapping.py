@@ -19,6 +19,7 @@ from ingest.decode.messages import Messages
 from ingest.routes import Routes
 from ingest.simulate.encoders.base import Sent, encoder_class
 from tests.codec_trials import NOON_US, Bench, bench, readings, trial_points
+from tests.tables import point_table
 
 MESSAGES = 200
 READINGS = 20
@@ -40,19 +41,7 @@ SHAPES: dict[str, dict[str, object]] = {
 
 def rig(made: Bench, ids: list[str]) -> tuple[Messages, Routes]:
     """A decoder and its routes for a registry with these points."""
-    points = trial_points("json")
-    repeat = -(-len(ids) // len(points))
-    names = [f.name for f in points.__dataclass_fields__.values()]
-    for name in names:
-        column = getattr(points, name)
-        if name in ("gateways", "sources", "kinds", "districts"):
-            continue
-        if isinstance(column, list):
-            setattr(points, name, (column * repeat)[: len(ids)])
-        elif name == "level":
-            points.level = column.repeat(repeat, axis=1)[:, : len(ids)]
-        else:
-            setattr(points, name, column.repeat(repeat)[: len(ids)])
+    points = point_table(len(ids), source="trial")
     points.point_id = ids
     points.topic = [""] * len(ids)
     routes = Routes(points, Config(source=[made.settings]))
@@ -118,4 +107,4 @@ def test_a_format(benchmark: Any, name: str) -> None:
     dice = random.Random(1)
     body = readings(made.encoder, dice, READINGS)
     sent = made.encoder.messages(body) * (MESSAGES // 10)
-    measure(benchmark, made, sent, trial_points(name).point_id)
+    measure(benchmark, made, sent, list(trial_points(name).point_id))

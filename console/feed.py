@@ -117,6 +117,8 @@ class Feed:
         try:
             async for _ in ws:
                 pass  # it has nothing to say; reading is how its end is noticed
+        except ConnectionError:
+            pass  # gone without a good-bye, while we wrote
         finally:
             self._clients.discard(client)
             writer.cancel()

@@ -41,7 +41,7 @@ class LoadPlan:
     counts_file: str = ""
     ahead_ms: int = 0
     rounds_max: int = 0
-    drain_s_max: float = 30.0
+    drain_s_max: float = 120.0
     gateway_topic: str = "cd/{gateway}/batch"
     client_prefix: str = "load"
 

@@ -39,7 +39,7 @@ class PulseOptions:
     alerts_per_s: float = 5.0
     calm_s: float = 1.0
     counts_file: str = ""
-    drain_s_max: float = 30.0
+    drain_s_max: float = 120.0
 
 
 @dataclass(slots=True)

@@ -9,6 +9,7 @@ import json
 import re
 import socket
 import stat
+import struct
 from collections import Counter
 from collections.abc import AsyncIterator
 from copy import copy
@@ -361,6 +362,26 @@ async def test_five_clients_that_do_not_read_cost_the_other_45_nothing(
             for one in pages:
                 await one.close()
                 await one.session.close()
+
+
+async def test_who_goes_without_a_good_bye_is_no_fault_of_ours(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A laptop that is shut resets its connection while frames wait for it: no line in the log, its place is free."""
+    monkeypatch.setattr(feed, "SEND_BYTES", 4096)
+    console, city = made_up(tmp_path, 20_000, stalled_s_max=60.0)
+    city.tick(1.0)
+    async with console, aiohttp.ClientSession() as session:
+        gone = [await _stalled(console) for _ in range(3)]
+        page = Page(session, console.address)
+        await page.open()
+        await page.until(lambda: city.tick(1.0) and console.feed.stalled == 3, "frames wait for all three")
+        for sock in gone:
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+            sock.close()
+        await page.until(lambda: console.vitals()["console_clients"] == 1, "their places are free")
+        await page.close()
+    assert "failed" not in caplog.text
 
 
 async def _stalled(console: Console) -> socket.socket:

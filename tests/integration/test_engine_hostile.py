@@ -438,7 +438,8 @@ def test_every_refusal_of_this_module_stands_once_also_after_a_kill(engine: Engi
     """The journal is read again after a kill -9; what was in quarantine before is not written twice."""
     vitals = engine.vitals()
     count = vitals["quarantined"] - vitals["quarantined_not_kept"]
-    assert count > 600
+    # Most come of the JSON cases, which lie beside the checkout or nowhere.
+    assert count > (600 if SUITE.exists() else 100)
     engine.until_lake("SELECT count(*), count(DISTINCT id) FROM quarantine", [(count, count)])
     rows = "SELECT count(*), count(DISTINCT id), sum(hash(id, topic, reason, raw, client)) FROM quarantine"
     before = engine.lake(rows)

@@ -148,7 +148,8 @@ def _baselines(results: Results) -> str:
                 (client, rate, arrived, f"{peer['cpu_us']:.1f}", "–" if times is None else f"{times:.1f}")
             )
     if city := results.get("city"):
-        stored = f"{city['stored']:,} of {city['sent']:,}"
+        # Not what is stored: readings of the hour before are in that.
+        stored = f"{city['sent'] - city['lost']:,} of {city['sent']:,}"
         row = (
             "Yuzui, everything on (`city`)",
             f"{city['readings_per_s']:,.0f}",

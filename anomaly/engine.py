@@ -377,10 +377,10 @@ class Engine:
         self.state["last_v"][point] = value
         self.state["last_flag"][point] = device_flag
 
-    def snapshot(self, *, copied: bool = True) -> tuple[dict[str, npt.NDArray[Any]], dict[str, Any]]:
-        """Everything the next row's judgement depends on: arrays, and JSON-able meta.
+    def snapshot(self) -> tuple[dict[str, npt.NDArray[Any]], dict[str, Any]]:
+        """Everything the next row's judgement depends on: the live arrays, and JSON-able meta.
 
-        copied  False for who is done with the arrays before anything is judged: they are the live ones
+        Be done with the arrays before anything is judged.
         """
         open_episodes = self.episodes.snapshot()
         for one in open_episodes:
@@ -396,8 +396,7 @@ class Engine:
             "heard": self.conditions.heard.snapshot(),
             "neighbours_at": int(self.neighbours.asked_at),
         }
-        arrays = self.state.arrays()
-        return {name: array.copy(order="K") for name, array in arrays.items()} if copied else arrays, meta
+        return self.state.arrays(), meta
 
     def restore(self, arrays: Mapping[str, npt.NDArray[Any]], meta: dict[str, Any]) -> None:
         """Take over a snapshot, also one of a registry with fewer points.

@@ -329,7 +329,7 @@ class Judge(threading.Thread):
         engine = self._prepared.pop(body.body.get("digest", ""), None) if body.type == "reload" else None
         if engine is None:
             return
-        engine.restore(*self._engine.snapshot(copied=False))
+        engine.restore(*self._engine.snapshot())
         engine.counts = self._engine.counts
         self._engine = engine
         if self._live is not None:
@@ -412,5 +412,5 @@ class Judge(threading.Thread):
             return False
         if not self.disk.attempt("the judged position", lambda: self._outbox.mark(seq)):
             return False
-        arrays, meta = self._engine.snapshot(copied=False)
+        arrays, meta = self._engine.snapshot()
         return self.disk.attempt("a snapshot", lambda: self._keep_snapshot(seq, arrays, meta))

@@ -26,7 +26,7 @@ yuzui_speakers() {
 # promtool, out of Prometheus' package: unpacked into the cache, for installing it would begin a service.
 yuzui_promtool() {
     command -v promtool >/dev/null 2>&1 && return 0
-    folder="${XDG_CACHE_HOME:-$HOME/.cache}/yuzui/prometheus"
+    folder="${XDG_CACHE_HOME:-${HOME:-/tmp}/.cache}/yuzui/prometheus"
     [ -x "$folder/usr/bin/promtool" ] && return 0
     command -v apt-get >/dev/null 2>&1 && command -v dpkg >/dev/null 2>&1 || return 1
     yuzui_say "Fetching promtool (20 MB) into $folder"

@@ -11,7 +11,10 @@ export function createSearch(app) {
   const field = $("search"), list = $("search-list");
   let asked = null, timer = 0, options = [], at = -1;
 
+  // Also ends what is still asked: an answer that comes later must not open the list over what was chosen.
   function close() {
+    clearTimeout(timer);
+    asked?.abort();
     list.hidden = true;
     field.setAttribute("aria-expanded", "false");
     field.removeAttribute("aria-activedescendant");
@@ -53,20 +56,20 @@ export function createSearch(app) {
   async function ask() {
     const words = field.value.trim();
     asked?.abort();
-    if (!words || !app.city) return close();
-    asked = new AbortController();
+    if (!words || !app.city || document.activeElement !== field) return close();
+    const { signal } = (asked = new AbortController());
     try {
-      const { found, more } = await app.api.search(words, asked.signal);
-      show(found, more, words);
+      const { found, more } = await app.api.search(words, signal);
+      if (!signal.aborted) show(found, more, words);
     } catch (error) {
-      if (error.name !== "AbortError") show([], false, words);
+      if (!signal.aborted) show([], false, words);
     }
   }
 
   field.addEventListener("input", () => { clearTimeout(timer); timer = setTimeout(ask, WAIT_MS); });
   // By a click, not by focus: who closes the drawer comes back here and did not ask again.
   field.addEventListener("click", () => { if (field.value && list.hidden) ask(); });
-  field.addEventListener("blur", () => { asked?.abort(); close(); });
+  field.addEventListener("blur", close);
   field.addEventListener("keydown", (e) => {
     if (e.key === "ArrowDown" || e.key === "ArrowUp") { e.preventDefault(); mark(at + (e.key === "ArrowDown" ? 1 : -1)); }
     else if (e.key === "Enter" && options[at]) { e.preventDefault(); const { go } = options[at]; close(); go(); }

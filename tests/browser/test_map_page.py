@@ -167,6 +167,35 @@ def test_every_task_by_keyboard(town: Running, open_page: Callable[..., Any]) ->
     page.wait_for_selector("dialog[open] .keys")
 
 
+def test_who_chose_while_still_typing_is_not_asked_again(
+    town: Running, open_page: Callable[..., Any]
+) -> None:
+    """A letter, and Enter before the list could follow it: the drawer opens, and no list comes over it later."""
+    made = open_page(town.url).settled()
+    page = made.page
+    page.keyboard.press("/")
+    page.keyboard.type("cd-jinni")
+    page.wait_for_selector("#search-list li[role=option]")
+    # In one turn of the page, so that no timer can run between the letter and the key; a timer set after
+    # the search's own, and no shorter, fires after it.
+    page.evaluate(
+        """async () => {
+            const field = document.querySelector('#search');
+            field.value += 'u';
+            field.dispatchEvent(new Event('input'));
+            field.dispatchEvent(new KeyboardEvent('keydown', { key: 'Enter', bubbles: true, cancelable: true }));
+            await new Promise((then) => setTimeout(then, 1000));
+        }"""
+    )
+    page.wait_for_selector("#drawer:not([hidden]) .uplot")
+    assert page.is_hidden("#search-list")
+    assert not [url for url in made.requests if url.endswith("cd-jinniu")]
+    page.keyboard.press("Escape")
+    page.keyboard.press("Escape")
+    page.keyboard.press("m")
+    assert page.evaluate("() => document.activeElement.id") == "city"
+
+
 def test_silence_needs_an_end_and_a_reason_and_shows_elsewhere(
     town: Running, open_page: Callable[..., Any]
 ) -> None:

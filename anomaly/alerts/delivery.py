@@ -3,6 +3,9 @@
 Owns the calls in the air and the counters. Order and retries are anomaly.alerts.lane's, the ways to targets
 anomaly.alerts.carriers', what is durable anomaly.alerts.letters', what time brings anomaly.alerts.rounds'.
 A target that hangs holds up only its own lane; SQLite works on a thread of its own, so the loop waits for no disk.
+
+Waits and ages are told by a clock that no one sets: lanes live by ``steady_us``, the wall clock is what files and
+receivers are told. So a clock that jumps ahead makes no dead letter, and one that jumps back delays nothing.
 """
 
 from __future__ import annotations
@@ -33,8 +36,6 @@ T = TypeVar("T")
 
 POLL_S: Final = 1.0
 """How often there is looked for what other processes did: `yuzui outbox retry`, `yuzui alert test`."""
-CLOCK_BACK_US: Final = 5 * US_PER_S
-"""Set back by less, the clock only makes a wait that much longer."""
 STORE_PAUSE_S: Final = 1.0
 """After an error of the outbox's file, before the next try."""
 STOP_S_MAX: Final = 3.0
@@ -73,12 +74,14 @@ class Deliverer:
         retry_s: tuple[float, ...] = RETRY_S,
         spread: Callable[[], float] = random.random,
         now_us: Callable[[], int] = lambda: time.time_ns() // 1000,
+        steady_us: Callable[[], int] = lambda: time.monotonic_ns() // 1000,
     ) -> None:
         self._settings = tuple(targets)
         self._alerts = alerts or AlertSettings()
         self._retry_s = retry_s
         self._spread = spread
         self._now_us = now_us
+        self._steady_us = steady_us
         self.counters: Counter[str] = Counter()
         self.latencies_s: deque[float] = deque(maxlen=LATENCIES_KEPT)
         self._targets: dict[str, Target] = {}
@@ -91,8 +94,6 @@ class Deliverer:
         self._landed = asyncio.Event()
         self._ended = asyncio.Event()
         self._stopping = False
-        self._ahead = 0
-        """Of the monotonic clock, µs."""
         self._failure: BaseException | None = None
         self._calls: set[asyncio.Task[None]] = set()
         self._unsettled: list[Settlement] = []
@@ -107,7 +108,7 @@ class Deliverer:
     def oldest_s(self) -> float:
         """Age of the oldest of them; 0 where there is none."""
         oldest = [at for target in self._targets.values() if (at := target.lane.oldest) is not None]
-        return (self._now_us() - min(oldest)) / US_PER_S if oldest else 0.0
+        return (self._steady_us() - min(oldest)) / US_PER_S if oldest else 0.0
 
     def renew(self) -> None:
         """Read the certificates of all targets again. On the loop."""
@@ -137,7 +138,6 @@ class Deliverer:
                 if self._failure is not None:
                     raise self._failure
                 self._woken.clear()
-                self._look_at_clock()
                 if self._loop.time() - looked >= POLL_S:
                     looked = self._loop.time()
                     await self._look_for_changes()
@@ -164,6 +164,7 @@ class Deliverer:
         await self._ended.wait()
 
     async def _open(self) -> None:
+        await self._believe()
         disabled = await self._on_store(self._letters.disabled)
         for target in self._settings:
             per_minute = target.per_minute_max
@@ -182,18 +183,21 @@ class Deliverer:
             if carrier.refused or lane.disabled:
                 log.warning("target %s is not called: %s", target.name, carrier.refused or "it answered 410")
 
+    async def _believe(self) -> None:
+        try:
+            strange = await self._on_store(lambda: self._letters.believe(self._now_us()))
+        except sqlite3.Error as failure:
+            self._store_failed(failure)
+            return
+        if strange:
+            log.warning("a clock was set while nobody ran: %d times of notifications count from now", strange)
+
     async def _on_store(self, work: Callable[[], T]) -> T:
         return await asyncio.get_running_loop().run_in_executor(self._store, work)
 
-    def _look_at_clock(self) -> None:
-        """Waits are told by the wall clock, and it may be set back."""
-        assert self._loop is not None
-        ahead = self._now_us() - round(self._loop.time() * US_PER_S)
-        back = self._ahead - ahead
-        self._ahead = ahead
-        if back > CLOCK_BACK_US:
-            for target in self._targets.values():
-                target.lane.set_back(back)
+    def _ahead(self) -> int:
+        """Of the lanes' clock, the wall clock as it is now, µs."""
+        return self._now_us() - self._steady_us()
 
     async def _take_in(self) -> bool:
         """Take in what is newly queued; whether there is more."""
@@ -234,17 +238,21 @@ class Deliverer:
             log.exception("the rounds of alerts failed")
 
     def _add(self, loaded: Sequence[Loaded]) -> None:
+        now, ahead = self._steady_us(), self._ahead()
         for one in loaded:
-            target = self._targets.get(one.target)
+            target, notice = self._targets.get(one.target), one.notice
             if target is None:
-                notice = one.notice
-                self._settle([Settlement(notice.rowid, DEAD, notice.attempts, 0, "no such target any more")])
+                self._settle(
+                    [Settlement(notice.rowid, DEAD, notice.attempts, now, "no such target any more")]
+                )
             else:
-                self._settle(target.lane.add(one.notice))
+                notice.created_at = min(notice.created_at - ahead, now)
+                notice.next_at -= ahead
+                self._settle(target.lane.add(notice, now))
 
     async def _rest(self) -> None:
         """Until woken, until a retry is due, or for the next look at what others did."""
-        now = self._now_us()
+        now = self._steady_us()
         due = [at for target in self._targets.values() if (at := target.lane.wakes_at(now)) is not None]
         rest_s = min([POLL_S, *(max(at - now, 0) / US_PER_S for at in due)])
         try:
@@ -254,7 +262,7 @@ class Deliverer:
 
     def _launch(self, target: Target) -> None:
         """Send all that may go to a target now."""
-        while not self._stopping and (notice := target.lane.take(self._now_us())) is not None:
+        while not self._stopping and (notice := target.lane.take(self._steady_us())) is not None:
             call = asyncio.create_task(self._call(target, notice), name=f"target {target.name}")
             self._calls.add(call)
             call.add_done_callback(self._task_ended)
@@ -268,7 +276,7 @@ class Deliverer:
     async def _call(self, target: Target, notice: Notice) -> None:
         """One call and what comes of it."""
         answer = await self._send(target, notice)
-        now = self._now_us()
+        now = self._steady_us()
         if answer.error is None:
             self.latencies_s.append((now - notice.created_at) / US_PER_S)
         else:
@@ -321,10 +329,10 @@ class Deliverer:
     async def _write_books(self) -> bool:
         batch = list(self._unsettled)
         gone = [name for name, target in self._targets.items() if target.lane.disabled]
-        now = self._now_us()
+        now, ahead = self._now_us(), self._ahead()
 
         def write() -> None:
-            self._letters.settle(batch, now)
+            self._letters.settle(batch, now, ahead)
             for name in set(gone) - self._letters.disabled():
                 self._letters.disable(name, now)
 

@@ -25,11 +25,17 @@ JITTER: Final = 0.2
 MINUTE_US: Final = 60 * US_PER_S
 RETRY_AFTER_S_MAX: Final = 86_400.0
 """A target may ask for a pause this long; more is taken as this."""
+AFRESH_US: Final = 3_600 * US_PER_S
+"""Whatever is taken in is tried for this long at least. What comes out of a restart looks old because the engine was
+off or because a clock was set meanwhile, and either way the target may still be starting too."""
 
 
 @dataclass(slots=True, eq=False)
 class Notice:
-    """One notification to one target. Times are µs since 1970 UTC. ``body`` None: read it before sending."""
+    """One notification to one target. ``body`` None: read it before sending.
+
+    Times are µs: since 1970 UTC as it is read, by the lane's clock once it is in one. ``ends_at`` is the lane's to set.
+    """
 
     rowid: int
     webhook_id: str
@@ -39,6 +45,7 @@ class Notice:
     created_at: int
     next_at: int
     body: bytes | None = None
+    ends_at: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,7 +66,7 @@ class Answer:
 
 @dataclass(frozen=True, slots=True)
 class Settlement:
-    """What is to be kept of a notification after an answer."""
+    """What is to be kept of a notification after an answer; ``next_at`` by the lane's clock."""
 
     rowid: int
     state: str
@@ -69,7 +76,10 @@ class Settlement:
 
 
 class Lane:
-    """``spread`` gives a number in 0 … 1 for the jitter; ``retry_s`` as RETRY_S; ``per_minute_max`` 0 is no limit."""
+    """``spread`` gives a number in 0 … 1 for the jitter; ``retry_s`` as RETRY_S; ``per_minute_max`` 0 is no limit.
+
+    Its clock is whatever ``now`` says, in µs, and must not jump: waits and ages are of time that passed.
+    """
 
     def __init__(
         self,
@@ -102,7 +112,7 @@ class Lane:
         waiting = (*self._waiting.values(), *self._in_air.values())
         return min((notice.created_at for notice in waiting), default=None)
 
-    def add(self, notice: Notice) -> list[Settlement]:
+    def add(self, notice: Notice, now: int) -> list[Settlement]:
         """Take in a queued notification; one known already or outdated is ignored."""
         if self.disabled:
             return [Settlement(notice.rowid, DEAD, notice.attempts, notice.next_at, "target is gone (410)")]
@@ -110,6 +120,8 @@ class Lane:
         for known in (self._waiting.get(alert), self._in_air.get(alert)):
             if known is not None and known.revision >= notice.revision:
                 return []
+        lives_us = self._give_up_us
+        notice.ends_at = max(notice.created_at + lives_us, now + min(lives_us, AFRESH_US))
         self._waiting[alert] = notice
         if alert not in self._in_air:
             self._schedule(notice)
@@ -144,15 +156,6 @@ class Lane:
             return max(now, self._free_at())
         return max(self._retries[0][0], self._free_at()) if self._retries else None
 
-    def set_back(self, back: int) -> None:
-        """The clock was set back by ``back``, and takes all waits with it: nobody is called an hour late for it."""
-        self._paused_until -= back
-        for index, at in enumerate(self._taken):
-            self._taken[index] = at - back
-        for _, _, notice in self._retries:
-            notice.next_at -= back
-        self._retries = [(notice.next_at, rowid, notice) for _, rowid, notice in self._retries]
-
     def _free_at(self) -> int:
         """When the target may be called again: after a pause it asked for, and not too often a minute."""
         full = bool(self._taken) and len(self._taken) == self._taken.maxlen
@@ -176,11 +179,12 @@ class Lane:
             return [Settlement(notice.rowid, SENT, attempts, now, None)]
         if newer is not None:
             return [Settlement(notice.rowid, SUPERSEDED, attempts, now, answer.error)]
-        ends_at = notice.created_at + self._give_up_us
-        if answer.hopeless or now >= ends_at:
+        if answer.hopeless or now >= notice.ends_at:
             return [Settlement(notice.rowid, DEAD, attempts, now, answer.error)]
         notice.attempts, notice.body = attempts, None
-        notice.next_at = min(max(now + self._wait_us(attempts), self._paused_until), max(ends_at, now + 1))
+        notice.next_at = min(
+            max(now + self._wait_us(attempts), self._paused_until), max(notice.ends_at, now + 1)
+        )
         self._waiting[alert] = notice
         self._schedule(notice)
         return [Settlement(notice.rowid, QUEUED, attempts, notice.next_at, answer.error)]

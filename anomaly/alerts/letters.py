@@ -11,10 +11,13 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from anomaly.alerts import logbook
-from anomaly.alerts.lane import Notice, Settlement
+from anomaly.alerts.lane import RETRY_AFTER_S_MAX, Notice, Settlement
 from anomaly.alerts.outbox import Outbox
 from anomaly.alerts.outboxfile import DEAD, SENT
+from storage.units import US_PER_S
 
+AWAY_US: Final = 366 * 86_400 * US_PER_S
+"""An engine is seldom off for longer; what seems to have waited so long was written, or is read, by a wrong clock."""
 LOAD_MAX: Final = 2_000
 """Notifications read at once, with their bodies: some megabytes."""
 
@@ -29,6 +32,11 @@ _SETTLE: Final = (
 )
 """A failed call does not wake up what was superseded or dropped while it was in the air; a 2xx is a fact."""
 
+_STRANGE_AGE: Final = (
+    "UPDATE delivery SET created_at = :now, next_at = :now "
+    "WHERE state = 'queued' AND created_at NOT BETWEEN :oldest AND :now"
+)
+_STRANGE_WAIT: Final = "UPDATE delivery SET next_at = :now WHERE state = 'queued' AND next_at > :latest"
 _LOG: Final = (
     "INSERT INTO alert_log (at, alert_id, step, target, detail) SELECT ?, alert_id, ?, target, "
     "webhook_id || coalesce(': ' || ?, '') FROM delivery WHERE rowid = ? AND type <> 'heartbeat'"
@@ -52,6 +60,15 @@ class Letters:
         self._after = 0
         self._touched: Any = None
 
+    def believe(self, now: int) -> int:
+        """Times of what is queued that cannot be are ``now`` (µs since 1970 UTC) from here on; how many were.
+
+        For a start: a clock that was set while nobody ran makes letters of the future, or of long ago, of what waits.
+        """
+        known = {"now": now, "oldest": now - AWAY_US, "latest": now + round(RETRY_AFTER_S_MAX * US_PER_S)}
+        with self._outbox.writing() as db:
+            return db.execute(_STRANGE_AGE, known).rowcount + db.execute(_STRANGE_WAIT, known).rowcount
+
     def new(self) -> tuple[list[Loaded], bool]:
         """Queued notifications not given before, and whether there are more."""
         rows = self._outbox.rows(_QUEUED, (self._after, LOAD_MAX))
@@ -73,13 +90,16 @@ class Letters:
         """The body of one notification."""
         return bytes(self._outbox.rows("SELECT body FROM delivery WHERE rowid = ?", (rowid,))[0][0])
 
-    def settle(self, settlements: Sequence[Settlement], now: int) -> None:
-        """Keep what became of notifications, in one transaction."""
+    def settle(self, settlements: Sequence[Settlement], now: int, ahead: int) -> None:
+        """Keep what became of notifications, in one transaction.
+
+        now    µs since 1970 UTC; it is ``ahead`` of the clock the settlements tell their times by
+        """
         with self._outbox.writing() as db:
             db.executemany(
                 _SETTLE,
                 [
-                    (s.attempts, s.next_at, s.error, s.state, now, s.state, s.state, s.rowid)
+                    (s.attempts, s.next_at + ahead, s.error, s.state, now, s.state, s.state, s.rowid)
                     for s in settlements
                 ],
             )

@@ -11,7 +11,7 @@ import hmac
 import json
 import sqlite3
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextlib import closing
 from pathlib import Path
 from typing import Any
@@ -29,7 +29,7 @@ from anomaly.alerts.delivery import Deliverer
 from anomaly.alerts.event import RESOLVED, UPDATED
 from anomaly.alerts.lane import Answer, Lane, Notice
 from anomaly.alerts.outbox import Outbox
-from anomaly.settings import FileTargetSettings, MqttTargetSettings
+from anomaly.settings import FileTargetSettings, MqttTargetSettings, WebhookSettings
 from storage.batch import US_PER_S
 from tests.alerts_receiving import delivering, ok, receiving, states, until, webhook
 from tests.anomaly_events import event
@@ -114,7 +114,7 @@ async def test_a_robots_signature_verifies_at_its_end(tmp_path: Path, name: str)
 def test_a_target_is_called_no_more_often_a_minute_than_it_bears_and_hears_the_newest_then() -> None:
     lane = Lane(8, 3_600 * US_PER_S, lambda: 0.5, per_minute_max=2)
     for rowid, (alert, revision) in enumerate((("a", 1), ("b", 1), ("c", 1), ("c", 2)), 1):
-        lane.add(Notice(rowid, f"{alert}.{revision}", alert, revision, 0, 0, 0, b""))
+        lane.add(Notice(rowid, f"{alert}.{revision}", alert, revision, 0, 0, 0, b""), 0)
     first, second = lane.take(0), lane.take(1 * US_PER_S)
     assert first is not None
     assert second is not None
@@ -306,22 +306,55 @@ async def test_a_delivery_that_ends_by_itself_says_so_and_keeps_nobody_waiting(
         outbox.close()
 
 
-async def test_a_clock_that_is_set_back_by_an_hour_delays_no_retry(tmp_path: Path) -> None:
-    ahead_us = [3_600 * US_PER_S]
+@pytest.mark.parametrize("hours", [-1, 1, 24 * 365 * 74], ids=["back", "an hour ahead", "to 2100"])
+async def test_a_clock_that_is_set_delays_no_retry_and_makes_no_dead_letter(
+    tmp_path: Path, hours: int
+) -> None:
+    jump_us = [0]
 
-    async def fails_once(_: web.Request, n: int) -> web.StreamResponse:
-        return web.Response(status=500 if n == 1 else 200)
+    async def fails_twice(_: web.Request, n: int) -> web.StreamResponse:
+        # Set while the call is in the air; the one after it comes when the new time is all there is.
+        jump_us[0] = hours * 3_600 * US_PER_S
+        return web.Response(status=500 if n < 3 else 200)
 
     def clock() -> int:
-        return time.time_ns() // 1000 + ahead_us[0]
+        return time.time_ns() // 1000 + jump_us[0]
 
-    async with receiving(fails_once) as receiver:
-        async with delivering(tmp_path / "o.db", [webhook(receiver)], retry_s=(1.0,), now_us=clock) as (
-            deliverer,
-            outbox,
-        ):
+    async with receiving(fails_twice) as receiver:
+        hook = webhook(receiver, give_up_s=1_800)
+        async with delivering(tmp_path / "o.db", [hook], retry_s=(0.2,), now_us=clock) as (deliverer, outbox):
             outbox.record([event(0)], 1)
             deliverer.wake()
-            await until(lambda: deliverer.counters["webhooks_failed"] == 1)
-            ahead_us[0] = 0
-            await until(lambda: len(receiver.bodies) == 2)
+            await until(lambda: states(outbox) in (["sent"], ["dead"]))
+            assert states(outbox) == ["sent"]
+            assert deliverer.counters["webhooks_failed"] == 2
+
+
+@pytest.mark.parametrize(
+    "hours", [-48, 24 * 365 * 74, -24 * 365 * 56], ids=["two days", "to 2100", "to 1970"]
+)
+async def test_letters_of_a_clock_that_was_wrong_before_a_restart_are_tried_as_others_are(
+    tmp_path: Path, hours: int
+) -> None:
+    """They look like letters of the future, which wait for ever, or like old ones, which die of one failed call."""
+    path = tmp_path / "o.db"
+
+    async def third_time(_: web.Request, n: int) -> web.StreamResponse:
+        return web.Response(status=200 if n == 3 else 500)
+
+    async with receiving(third_time) as receiver:
+        hook = webhook(receiver)
+        wrong: dict[str, Any] = {"now_us": lambda: time.time_ns() // 1000 + hours * 3_600 * US_PER_S}
+        record_at(path, hook, wrong["now_us"])
+        async with delivering(path, [hook], retry_s=(60.0,), **wrong) as (_, outbox):
+            await until(lambda: outbox.deliveries()[0]["attempts"] == 1)
+        async with delivering(path, [hook], retry_s=(0.2,)) as (_, outbox):
+            await until(lambda: states(outbox) in (["sent"], ["dead"]))
+            assert states(outbox) == ["sent"]
+
+
+def record_at(path: Path, hook: WebhookSettings, now_us: Callable[[], int]) -> None:
+    """One alert, recorded by an engine whose clock says ``now_us``."""
+    outbox = Outbox(path, [hook], now_us=now_us)
+    outbox.record([event(0)], 1)
+    outbox.close()

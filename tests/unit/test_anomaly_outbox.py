@@ -88,7 +88,7 @@ def test_listing_shows_the_newest_revision_and_open_ones_on_request(outbox: Outb
 
 
 def settle(outbox: Outbox, rowid: int, state: str) -> None:
-    Letters(outbox).settle([Settlement(rowid, state, 3, 5, "refused")], 5)
+    Letters(outbox).settle([Settlement(rowid, state, 3, 5, "refused")], 5, 0)
 
 
 def test_dead_letters_can_be_sent_again_unless_their_alert_moved_on(outbox: Outbox) -> None:

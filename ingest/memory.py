@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import ctypes
 import sys
+from typing import Final
 
 import pyarrow as pa
 
@@ -21,16 +22,21 @@ def give_back() -> None:
         trim(0)
 
 
-class _NoPandas:
-    """A finder that finds one module not to be there."""
+ABSENT: Final = ("pandas", "scipy")
+"""Arrow imports pandas where it is installed, to ask of each list whether it is one of its frames; numba imports
+scipy's linear algebra, to find the loops of matrix products. Nothing here is or has either: 30 MB, and a second of a
+start."""
+
+
+class _Absent:
+    """A finder that finds these modules not to be there."""
 
     @staticmethod
     def find_spec(name: str, _path: object = None, _target: object = None) -> None:
-        if name == "pandas":
-            raise ModuleNotFoundError("no pandas in a process that lives long", name=name)
+        if name in ABSENT:
+            raise ModuleNotFoundError(f"no {name} in a process that lives long", name=name)
 
 
-def without_pandas() -> None:
-    """Arrow imports pandas where it is installed, to ask of each list whether it is one of its frames. Nothing here
-    is: call this first in a process that lives long and has no polars (which asks too), and 30 MB stay free."""
-    sys.meta_path.insert(0, _NoPandas)
+def without_absent() -> None:
+    """Call this first in a process that lives long, and has no polars (which asks for pandas too)."""
+    sys.meta_path.insert(0, _Absent)

@@ -27,7 +27,7 @@ import pyarrow as pa
 
 from ingest.family import die_with_engine
 from ingest.fulldisk import is_full
-from ingest.memory import give_back, without_pandas
+from ingest.memory import give_back, without_absent
 from storage.compact import Compactor, CompactReport, Steps
 from storage.compact_plan import Job
 from storage.recovery import Damage
@@ -334,7 +334,7 @@ def _say_fault(what: str, fault: Exception, where: str = "") -> None:
 def main() -> None:
     """Body of the process: seal on every line of stdin until it ends, compact meanwhile."""
     die_with_engine()
-    without_pandas()
+    without_absent()
     os.nice(NICE)
     _keep_memory()
     pa.set_cpu_count(1)

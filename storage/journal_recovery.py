@@ -67,8 +67,9 @@ def _verify(segment: SegmentFile) -> tuple[Recovery, int]:
             continue
         torn, torn_at = len(segment.torn), segment.torn_at
         # A later group can only have been written after this place was on disk: then this is no torn end.
-        if segment.search(seq, first_only=True) is None:
-            return Recovery(seq - 1, segment.used_end(offset) - offset, torn, tuple(damage)), offset
+        used_end = segment.used_end(offset)
+        if used_end == offset or segment.search(seq, first_only=True) is None:
+            return Recovery(seq - 1, used_end - offset, torn, tuple(damage)), offset
         behind = segment.search(seq, first_only=False)
         assert behind is not None, "the first search found one"
         lost = f"records {seq + torn} to {behind[1] - 1} are lost"

@@ -36,6 +36,10 @@ VALID_TO_ALWAYS: Final = 253_402_214_400_000_000
 """9999-12-31 UTC in µs: the row that is valid now."""
 
 
+MADE_OF: Final = b"yuzui.made_of"
+"""Key of the file's metadata: a text of whoever merged, by which the same registry is known again."""
+
+
 class PointsLost(RuntimeError):  # noqa: N818 - says what happened
     """No whole copy of the map: the engine must not start on numbers it would have to guess."""
 
@@ -63,6 +67,18 @@ def load(root: Path) -> pa.Table | None:
     """
     path = points_file(root)
     return _read(path) if path.exists() else None
+
+
+def made_of(root: Path) -> str:
+    """What ``merge`` was told the map was made of; "" where it was told nothing, or there is no whole map twice."""
+    try:
+        if not points_file(root).exists() or not _copied(root):
+            return ""
+        kept = pq.read_schema(points_file(root)).metadata or {}
+    except (pa.ArrowException, OSError):
+        return ""
+    text: bytes = kept.get(MADE_OF, b"")
+    return text.decode(errors="replace")
 
 
 def _read(path: Path) -> pa.Table:
@@ -109,11 +125,12 @@ def _usable(path: Path, states: States) -> bool:
     return True
 
 
-def merge(root: Path, incoming: pa.Table, now_us: int) -> PointTable:
+def merge(root: Path, incoming: pa.Table, now_us: int, made_of: str = "") -> PointTable:
     """Bring the map up to a registry and return the points as of now, by number.
 
     incoming  schema.REGISTRY, any order; further columns are left out, missing nullable ones are NULL
     now_us    µs since 1970 UTC: from when a moved or replaced sensor counts as another
+    made_of   a text kept with what is written, for the function of that name
 
     Unknown ids get the next numbers; ids no longer named are retired and keep theirs; other changes
     overwrite the current row. The file is on disk on return, and untouched if nothing changed.
@@ -124,7 +141,7 @@ def merge(root: Path, incoming: pa.Table, now_us: int) -> PointTable:
     old = _frame(known if known is not None else POINTS.empty_table())
     table = _merged(old, registry, now_us)
     if known is None or not table.equals(known) or not _copied(root):
-        _save(root, table)
+        _save(root, table, made_of)
     return point_table(table)
 
 
@@ -196,12 +213,14 @@ def _merged(old: pl.DataFrame, registry: pl.DataFrame, now_us: int) -> pa.Table:
     return rows.to_arrow().cast(POINTS)
 
 
-def _save(root: Path, table: pa.Table) -> None:
+def _save(root: Path, table: pa.Table, made_of: str) -> None:
     folder = points_file(root).parent
     folder.mkdir(parents=True, exist_ok=True)
     fsync_dir(root)
     tmp = folder / "points.tmp"
     schema = with_metadata(POINTS)
+    if made_of:
+        schema = schema.with_metadata({**(schema.metadata or {}), MADE_OF: made_of.encode()})
     with pq.ParquetWriter(
         tmp, schema, compression="zstd", compression_level=1, write_page_checksum=True
     ) as writer:

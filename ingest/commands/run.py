@@ -26,9 +26,9 @@ from ingest.commands.common import load_or_fail
 @click.option("--drill", is_flag=True, help="Every notification says 演练 (drill).")  # fmt: skip
 def command(config_path: str, clock: str, drill: bool) -> None:
     """Run until Ctrl-C or SIGTERM; then drain, commit, acknowledge and stop. SIGHUP: as `yuzui reload`."""
-    from ingest.memory import without_pandas
+    from ingest.memory import without_absent
 
-    without_pandas()
+    without_absent()
     from ingest import oplog
     from ingest.app import App, CannotStart, EngineFailed, RunMarks
     from ingest.commands.status import line_of

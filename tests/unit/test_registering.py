@@ -14,6 +14,7 @@ from ingest.config import Config
 from ingest.points import read_registry
 from ingest.registering import Registering, RegistryUnread
 from ingest.registryfaults import RegistryFaults
+from storage.pointmap import backup_file, points_file
 
 HEADER = "point_id,name,source,kind,topic,unit\n"
 CONFIG = Config.model_validate({"source": [{"name": "flood"}], "kinds": {"rain_gauge": {"unit": "mm"}}})
@@ -33,6 +34,32 @@ def test_another_process_reads_and_numbers_what_this_one_gets(tmp_path: Path) ->
     assert points.name[points.number_of()["b"]] == "乙"
 
 
+def test_a_registry_the_map_was_made_of_is_not_read_again(tmp_path: Path) -> None:
+    """A restart must not wait for it. One byte more, another config, a lost copy of the map: it is read."""
+    path = registry(tmp_path, "b,乙,flood,rain_gauge,t/b,", "a,甲,flood,rain_gauge,t/a,cm")
+    first = Registering(tmp_path, path, CONFIG)
+    made = first.points()
+    again = Registering(tmp_path, path, CONFIG)
+    assert (first.pid is None, again.pid) == (False, None)
+    known = again.points()
+    assert (known.point_id, list(known.unit)) == (made.point_id, list(made.unit))
+
+    other = Config.model_validate({"source": [{"name": "flood"}], "kinds": {"rain_gauge": {"unit": "cm"}}})
+    changed = Registering(tmp_path, path, other)
+    assert changed.pid is not None
+    assert list(changed.points().unit) == ["cm", "cm"]
+    path.write_text(path.read_text() + "c,丙,flood,rain_gauge,t/c,\n")
+    longer = Registering(tmp_path, path, other)
+    assert longer.pid is not None
+    assert longer.points().point_id == ["a", "b", "c"]
+    backup_file(tmp_path).unlink()
+    mending = Registering(tmp_path, path, other)
+    assert mending.pid is not None
+    mending.points()
+    assert backup_file(tmp_path).read_bytes() == points_file(tmp_path).read_bytes()
+    assert Registering(tmp_path, path, other).pid is None
+
+
 def test_its_faults_are_told_as_if_they_had_been_found_here(tmp_path: Path) -> None:
     path = registry(tmp_path, "a,甲,nobody,rain_gauge,t/a,", "a,甲,flood,rain_gauge,t/+,")
     with pytest.raises(RegistryFaults) as told:
@@ -46,6 +73,7 @@ def test_its_faults_are_told_as_if_they_had_been_found_here(tmp_path: Path) -> N
 def test_where_it_dies_or_finds_no_room_for_the_map_the_reason_is_told(tmp_path: Path) -> None:
     path = registry(tmp_path, "a,甲,flood,rain_gauge,t/a,")
     killed = Registering(tmp_path, path, CONFIG)
+    assert killed.pid is not None
     os.kill(killed.pid, signal.SIGKILL)
     with pytest.raises(RegistryUnread, match=r"points\.csv: the process that reads it ended"):
         killed.points()

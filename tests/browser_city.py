@@ -160,10 +160,11 @@ class City:
         self.seq += 1
         moved = self.rng.random(self.n) < self.change
         self.level[moved] += (self.rng.integers(-2, 3, moved.sum()) * 2).astype(np.uint8)
-        wave = 0.04 * math.sin(self.seq / 40)
+        # The storm goes to and fro about its height and is never over, however long somebody looks.
+        wave = 0.03 + 0.01 * math.sin(self.seq / 40)
         severity = np.zeros(self.n, np.uint8)
         if self.storm:
-            cx, cy = 65534 * (0.53 + 0.03 * math.sin(self.seq / 90)), 65534 * 0.46
+            cx, cy = 65534 * (0.535 + 0.005 * math.sin(self.seq / 90)), 65534 * 0.46
             near = np.exp(-(((self.x - cx) / 7000.0) ** 2 + ((self.y - cy) / 9000.0) ** 2))
             wet = self.luck + 0.62 * near + wave
             for step, line in enumerate((1.18, 1.34, 1.47, 1.555), start=1):
@@ -551,8 +552,16 @@ class Server:
 
     async def alerts(self) -> None:
         self.city.alert_groups()
+        await self.send_all(self.alerts_text())
+
+    async def send_all(self, *messages: bytes | str) -> None:
+        """To everybody; who has just gone does not keep the others from it."""
         for ws in list(self.sockets):
-            await ws.send_str(self.alerts_text())
+            try:
+                for message in messages:
+                    await (ws.send_bytes(message) if isinstance(message, bytes) else ws.send_str(message))
+            except ConnectionError:
+                self.sockets.discard(ws)
 
     async def ws(self, request: web.Request) -> web.WebSocketResponse:
         ws = web.WebSocketResponse(compress=False)
@@ -579,16 +588,8 @@ class Server:
             if self.paused:
                 continue
             self.city.tick()
-            frame, kpi = self.city.frame(key=False), json.dumps(self.city.kpis[-1])
-            for ws in list(self.sockets):
-                try:
-                    await ws.send_bytes(frame)
-                    await ws.send_str(kpi)
-                except ConnectionError:
-                    self.sockets.discard(ws)
-            if self.city.seq % 10 == 0:
-                for ws in list(self.sockets):
-                    await ws.send_str(self.alerts_text())
+            full = [self.alerts_text()] if self.city.seq % 10 == 0 else []
+            await self.send_all(self.city.frame(key=False), json.dumps(self.city.kpis[-1]), *full)
 
 
 async def serve(server: Server, port: int) -> tuple[web.AppRunner, int, asyncio.Task[None]]:

@@ -20,10 +20,11 @@ export function createFeed(tell, registryOf) {
     socket = mine;
     seq = -1;
     heard = performance.now();
+    const current = () => wanted && socket === mine;
     mine.onmessage = ({ data }) => {
       if (socket !== mine) return;
       heard = performance.now();
-      queue = queue.then(() => (socket === mine ? take(data) : null)).catch((error) => { console.error(error); mine.close(); });
+      queue = queue.then(() => (current() ? take(data, current) : null)).catch((error) => { console.error(error); mine.close(); });
     };
     mine.onclose = ({ code }) => {
       if (socket !== mine) return;
@@ -39,7 +40,7 @@ export function createFeed(tell, registryOf) {
     };
   }
 
-  async function take(data) {
+  async function take(data, current) {
     if (typeof data === "string") {
       const said = JSON.parse(data);
       if (said.t === "hello") {
@@ -55,6 +56,7 @@ export function createFeed(tell, registryOf) {
     if (head.registry !== registryOf()) return; // a hello with the new one comes first
     if (!head.key && head.seq !== seq + 1) return; // a keyframe follows
     const flat = await planes(data, head.n);
+    if (!current()) return; // stopped meanwhile, or another connection
     seq = head.seq;
     feed.frameAt = performance.now();
     tell.frame(head, flat);

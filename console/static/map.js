@@ -102,7 +102,7 @@ export function createMap(app) {
     writeLink({
       v: [lon, lat, Math.log2(camera.view.scale / camera.view.ratio)], off: city.kinds.filter((_, k) => !city.kindShown[k]).map((k) => k.id),
       hide: CLASS_NAMES.filter((_, c) => !city.classShown[c]), p: app.drawer?.open?.id, d: app.chosenDistrict >= 0 ? city.districts[app.chosenDistrict].id : "",
-      r: app.roomLink, l: lang(), t: app.theme, bare: document.body.classList.contains("bare"), at: app.past && Math.round(app.past.s),
+      r: app.roomLink, l: lang(), t: app.theme, bare: document.body.classList.contains("bare"), at: app.past && Math.floor(app.past.s),
     });
   }
 

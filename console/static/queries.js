@@ -44,10 +44,12 @@ export function createQueries(app, box) {
       if (!groups.has(q.group)) groups.set(q.group, []);
       groups.get(q.group).push(q);
     }
+    const held = list.contains(document.activeElement) ? document.activeElement.dataset.query : undefined;
     list.replaceChildren(
-      ...[...groups].map(([group, queries]) => h("div", {}, h("h3", {}, w(GROUPS[group] ?? "other")), h("ul", {}, queries.map((q) => h("li", {}, h("button", { type: "button", "aria-current": q.name === chosen?.name ? "true" : "false", onclick: () => choose(q, true) }, plain(pick(q)))))))),
+      ...[...groups].map(([group, queries]) => h("div", {}, h("h3", {}, w(GROUPS[group] ?? "other")), h("ul", {}, queries.map((q) => h("li", {}, h("button", { type: "button", "data-query": q.name, "aria-current": q.name === chosen?.name ? "true" : "false", onclick: () => choose(q, true) }, plain(pick(q)))))))),
       listed.broken.length ? h("details.broken", {}, h("summary", {}, w("brokenQueries", listed.broken.length)), h("ul", {}, listed.broken.map((one) => h("li", {}, h("b", {}, plain(one.file)), ` ${plain(one.fault)}`)))) : "",
     );
+    if (held !== undefined) list.querySelector(`[data-query="${CSS.escape(held)}"]`)?.focus({ preventScroll: true }); // a list that comes again takes nobody's place
   }
 
   function choose(q, go = false) {

@@ -24,7 +24,11 @@ export async function createRooms(app) {
     if (!made[name]) {
       const box = h("div.room");
       node.append(box);
-      try { made[name] = { box, room: await LOADS[name](app, box) }; } catch (error) { box.remove(); app.announce(failure(error)); return null; }
+      try {
+        const room = await LOADS[name](app, box);
+        if (made[name]) box.remove(); // asked for twice while it was being fetched
+        else made[name] = { box, room };
+      } catch (error) { box.remove(); app.announce(failure(error)); return null; }
     }
     if (open !== name) return null;
     made[name].box.hidden = false;

@@ -73,6 +73,12 @@ def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
     loop.close()
 
 
+def untried(route: Any) -> None:
+    """The list of queries as it is while some are still being tried."""
+    answer = route.fetch()
+    route.fulfill(response=answer, json={**answer.json(), "untried": 1})
+
+
 def answered(page: Any) -> None:
     """Until a query's rows are there."""
     page.wait_for_function(
@@ -83,9 +89,12 @@ def answered(page: Any) -> None:
 def test_saved_queries_by_keyboard(served: Served, open_page: Callable[..., Any]) -> None:
     made = open_page(served.url, token=served.token()).settled()
     page, press = made.page, made.page.keyboard.press
+    page.route("**/api/queries", untried)
+    page.evaluate("() => { for (const room of ['queries', 'supervision', 'queries']) void yuzui.go(room); }")
     press("2")
     page.wait_for_selector(".queries .side li button")
     answered(page)
+    assert page.locator(".queries").count() == 1, "a room that is asked for twice while it is fetched is one"
     page.wait_for_selector(".answer .uplot")
     assert page.evaluate("() => document.querySelector('.queries').contains(document.activeElement)")
     faults = axe(page, "queries, zh")
@@ -93,6 +102,13 @@ def test_saved_queries_by_keyboard(served: Served, open_page: Callable[..., Any]
         "() => [...document.querySelectorAll('.queries .side li button')].map(b => b.textContent)"
     )
     assert len(names) == 23, "all, and SQL of one's own"
+    # What is broken is known a little later: the list comes again, under the finger that is on it.
+    page.focus(".queries .side li:nth-child(2) button")
+    held = page.evaluate("() => document.activeElement.dataset.query")
+    page.evaluate("() => { document.activeElement.dataset.old = 1; }")
+    page.wait_for_selector(".queries .side li button[data-old]", state="detached")
+    assert page.evaluate("() => document.activeElement.dataset.query") == held
+    page.unroute("**/api/queries")
     seen = set()
     for _ in names[1:]:
         press("j")

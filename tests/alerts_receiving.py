@@ -16,7 +16,7 @@ from anomaly.alerts.delivery import Deliverer
 from anomaly.alerts.outbox import Outbox
 from anomaly.settings import AlertSettings, TargetSettings, WebhookSettings
 
-DEADLINE_S = 10.0
+DEADLINE_S = 60.0
 QUICK = (0.05, 0.05, 0.1)
 """Retries in tests, in seconds."""
 Respond = Callable[[web.Request, int], Awaitable[web.StreamResponse]]

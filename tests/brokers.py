@@ -84,7 +84,7 @@ class Broker(ABC):
         if self._process is not None and self._process.poll() is None:
             self._process.send_signal(signal.SIGCONT)
             self._process.terminate()
-            self._process.wait(20)
+            self._process.wait(60)
 
 
 class Mosquitto(Broker):

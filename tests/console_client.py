@@ -14,7 +14,7 @@ import orjson
 from console.frames import DELTA, KEYFRAME, FrameHead, head_of, planes_of
 from storage.passwords import hash_password
 
-WAIT_S = 30.0
+WAIT_S = 60.0
 
 
 def users_toml(**roles: str) -> str:

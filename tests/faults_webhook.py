@@ -13,6 +13,8 @@ import time
 from collections import Counter
 from collections.abc import Awaitable, Callable, Sequence
 
+from tests.engines import free_port
+
 HUGE_BYTES = 1 << 30
 """Announced as the length of an answer; nobody should wait for the end of it."""
 CHUNK = bytes(1 << 16)
@@ -101,7 +103,7 @@ class Targets(threading.Thread):
 
     def __enter__(self) -> Targets:
         self.start()
-        self._ready.wait(10)
+        self._ready.wait(60)
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -115,7 +117,9 @@ class Targets(threading.Thread):
     async def _serve(self) -> None:
         servers = []
         for mode in self.modes:
-            server = await asyncio.start_server(lambda r, w, m=mode: self._answer(m, r, w), "127.0.0.1", 0)
+            # The one that goes and comes back has a port that nobody else is lent meanwhile.
+            port = free_port() if mode == "refused" else 0
+            server = await asyncio.start_server(lambda r, w, m=mode: self._answer(m, r, w), "127.0.0.1", port)
             self.ports[mode] = server.sockets[0].getsockname()[1]
             servers.append(server)
         inside = await asyncio.start_server(self._inside, "127.0.0.1", 0)

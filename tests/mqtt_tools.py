@@ -132,7 +132,7 @@ class Turner:
         else:
             self.poller.acknowledge([build_receipt(one) for one in got])
 
-    def until(self, done: Callable[[], object], seconds: float = 10.0) -> None:
+    def until(self, done: Callable[[], object], seconds: float = 60.0) -> None:
         """Turn until ``done``; fails after ``seconds``."""
         deadline = time.monotonic() + seconds
         while not done():

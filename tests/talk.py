@@ -27,7 +27,7 @@ from ingest.mqtt.packets import (
     Publish,
 )
 
-ANSWER_S_MAX = 20.0
+ANSWER_S_MAX = 60.0
 _NAMES = itertools.count(1)
 
 

@@ -22,7 +22,7 @@ SIDES = ("listener", "station", "ops", "sql", "console")
 NUMBERS = itertools.count()
 """Client ids of their own: the same id again would take a connection over."""
 STATION = "510100A8900016F000000001"
-WAIT_S = 20.0
+WAIT_S = 60.0
 
 
 class Receiver:

@@ -24,7 +24,7 @@ NO_LOG_FLUSH = 2
 """Nothing more reaches the disk, not even the file system's own log: what a power cut leaves."""
 SIZE = {"ext4": 160 << 20, "xfs": 320 << 20}
 """XFS takes no less than 300 MB."""
-BUSY_S_MAX = 20.0
+BUSY_S_MAX = 60.0
 
 
 def run(*command: str) -> None:
@@ -146,5 +146,5 @@ class Filler(threading.Thread):
     def let_go(self) -> None:
         """Free everything; returns when it is free."""
         self._let_go.set()
-        self.join(30)
+        self.join(60)
         assert not self.is_alive()

@@ -162,7 +162,7 @@ def judge(
             return due <= exported
 
         try:
-            until(all_told, "alerts in the lake", 10)
+            until(all_told, "alerts in the lake", QUIET_S)
         except AssertionError:
             found.faults.append(f"{len(due - exported)} alerts never reached the lake")
         found.alerts = len(due)

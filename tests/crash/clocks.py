@@ -11,7 +11,7 @@ from tests.faults_trial import SMALL, Faults, Impossible, Trial
 OFFSETS = {"-1 h": "-3600", "+1 h": "+3600", "1970": "@1970-01-02 00:00:00", "2100": "@2100-01-01 00:00:00"}
 LIBRARIES = ("/usr/lib/*/faketime/libfaketime.so.1", "/usr/lib64/faketime/libfaketime.so.1")
 TRUE = "+0"
-WATCHED = "[checks]\nfresh_s = 864000.0\ndead_s_min = 12.0\ndead_intervals = 3.0\n"
+WATCHED = "[checks]\nfresh_s = 864000.0\ndead_s_min = 30.0\ndead_intervals = 3.0\n"
 """Points speak many times a second, so whoever is called dead here is called so by our clock."""
 SPAN_S = 2.0
 

@@ -33,6 +33,7 @@ def child(path: Path, seed: int) -> None:
         outbox.record(events[done:upto], max(upto, outbox.judged_seq()))
         done = upto
         print(done, flush=True)
+        sys.stdin.readline()  # in step with who kills us; at its end on to the end
     outbox.close()
 
 
@@ -60,17 +61,22 @@ def test_kills_change_neither_groups_nor_notifications(tmp_path: Path) -> None:
     while code != 0:
         process = subprocess.Popen(
             [sys.executable, __file__, str(tmp_path / "killed.db"), str(seed)],
-            cwd=ROOT, stdout=subprocess.PIPE, env={"PYTHONPATH": str(ROOT), "PATH": "/usr/bin:/bin"},
+            cwd=ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE,
+            env={"PYTHONPATH": str(ROOT), "PATH": "/usr/bin:/bin"},
         )  # fmt: skip
+        assert process.stdin is not None
         assert process.stdout is not None
         lines = rng.randrange(1, len(events) // KILLS // 4)
         while killed < KILLS and lines and process.stdout.readline():
             lines -= 1
+            process.stdin.write(b"\n")
+            process.stdin.flush()
         if killed < KILLS and not lines:
             # Anywhere in the next transaction.
             time.sleep(rng.random() * 0.01)
             process.kill()
             killed += 1
+        process.stdin.close()
         process.stdout.read()
         code = process.wait(60)
     assert killed == KILLS

@@ -52,7 +52,7 @@ def test_a_broker_that_ends_a_webhook_that_is_down_and_a_kill(tmp_path: Path) ->
 
         with Talker(engine.port) as talker:
             talker.say("t/g1/l1", b'{"ts":%d,"v":50.0}' % (time.time_ns() // 1_000_000))
-        until(lambda: engine.vitals()["outbox_oldest_s"] > 10, "a notification waits", 40)
+        until(lambda: engine.vitals()["outbox_oldest_s"] > 10, "a notification waits")
         waiting = said(engine)
         agrees(waiting)  # readings come in and are judged: the engine is ready
         assert re.search(r"1 notifications waiting, the oldest for \d+ s", waiting.line), waiting.line

@@ -20,7 +20,7 @@ def test_a_compaction_killed_at_any_durable_step_is_as_if_it_had_not_begun_or_ha
     print(f"first step {first}, every {STRIDE}th")
     done = subprocess.run(
         [sys.executable, "-m", "tests.storage_compact_kills", str(tmp_path), str(first), str(STRIDE)],
-        cwd=ROOT, capture_output=True, text=True, check=False, timeout=300,
+        cwd=ROOT, capture_output=True, text=True, check=False, timeout=600,
     )  # fmt: skip
     assert done.returncode == 0, done.stdout + done.stderr
     trials = [json.loads(line) for line in done.stdout.splitlines()]

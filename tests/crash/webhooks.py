@@ -13,7 +13,8 @@ from tests.faults_trial import Faults, Trial
 from tests.faults_webhook import Targets
 
 ALERTS = 10
-TIMEOUT_S = 1.0
+TIMEOUT_S = 2.5
+"""Longer than a target on a busy machine takes to say when it may be called again: who hangs up does not hear it."""
 RSS_GROWTH_BYTES_MAX = 300 << 20
 """A huge answer that was read would be a gigabyte."""
 
@@ -25,7 +26,7 @@ def misbehaving_targets(faults: Faults) -> None:
             load = Load("g1", ["g1-p0"], [f"g1-l{i}" for i in range(ALERTS)], rate=220.0, late=0.0, repeated=0.0,
                         revised=0.0, seconds=5.0, seed=faults.rng.randrange(1 << 30))  # fmt: skip
             trial = Trial(faults, loads=[load], extra=targets.config(f"timeout_s = {TIMEOUT_S}")).start()
-            until(lambda targets=targets: targets.hanging, "a call in the air", 30)
+            until(lambda targets=targets: targets.hanging, "a call in the air")
             trial.engine.kill()
             trial.start()
             rss = trial.engine.vitals()["rss_bytes"]

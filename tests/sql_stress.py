@@ -28,6 +28,7 @@ POINTS = 20
 STEP = 600 * S
 SEAL_EVERY = 7
 COMPACT_EVERY = 11
+LEAST = 4
 CLOCK = 30.0
 """The writer's clock runs this much faster: sealed files leave the list of hot files after two seconds."""
 
@@ -39,11 +40,14 @@ def expected(ranges: int) -> tuple[int, float]:
 
 
 def write(root: Path, until: float) -> None:
-    """Ranges as fast as they go, sealed and compacted on the way; prints how many of each as JSON."""
+    """Ranges as fast as they go, sealed and compacted on the way; prints how many of each as JSON.
+
+    On past the end on a machine that has not come to LEAST of each by then; a reader likewise.
+    """
     hot, sealer = HotTier(root), Sealer(root, SealedSettings())
     compactor = Compactor(root, CompactionSettings(lateness_s=0, fold_s=0, files_per_hour_max=4))
     done = {"ranges": 0, "seals": 0, "compactions": 0}
-    while time.monotonic() < until:
+    while time.monotonic() < until or min(done.values()) < LEAST:
         k = done["ranges"]
         point, before = k % POINTS, T0 + (k - 1) * STEP
         late = [(point, before, -float(k - 1)), (point, before + S, 0.0)] if k else []
@@ -93,7 +97,7 @@ def read(root: Path, until: float) -> None:
     con, looks, ranges = connect(root), 0, 0
     wrong: list[str] = []
     errors: list[str] = []
-    while time.monotonic() < until:
+    while time.monotonic() < until or looks < LEAST:
         try:
             refresh(con, root)
             ranges, found = _look(con, ranges)

@@ -70,8 +70,10 @@ def test_an_unanswered_alert_reaches_the_next_in_turn_and_an_answer_is_kept(engi
     steps = [
         json.loads(line)["step"] for line in yuzui(engine, "alert", "log", alert["id"], "--json").splitlines()
     ]
-    assert steps[:4] == ["fired", "called", "sent", "escalated"]
-    assert "answered" in steps
+    # Where a disk is slow the file of the first call may stand after the second is due.
+    assert steps[:2] == ["fired", "called"]
+    assert {"sent", "escalated", "answered"} <= set(steps)
+    assert steps.index("escalated") < steps.index("answered")
     assert "李处长" in yuzui(engine, "alert", "log", alert["id"])
     yuzui(engine, "alert", "ack", "nobody", "--by", "x", code=2)
 

@@ -128,7 +128,7 @@ def test_a_target_is_called_no_more_often_a_minute_than_it_bears_and_hears_the_n
 
 
 def mqtt_target(broker: Mosquitto, **values: Any) -> MqttTargetSettings:
-    return MqttTargetSettings.model_validate({"name": "broker", "url": broker.url, "timeout_s": 2, **values})
+    return MqttTargetSettings.model_validate({"name": "broker", "url": broker.url, "timeout_s": 10, **values})
 
 
 async def heard(
@@ -137,7 +137,7 @@ async def heard(
     """The first ``count`` messages of a subscriber that comes now."""
     found: list[aiomqtt.Message] = []
     async with (
-        asyncio.timeout(10),
+        asyncio.timeout(60),
         aiomqtt.Client("127.0.0.1", port, protocol=aiomqtt.ProtocolVersion.V5) as client,
     ):
         await client.subscribe(topics, qos=1)
@@ -300,7 +300,7 @@ async def test_a_delivery_that_ends_by_itself_says_so_and_keeps_nobody_waiting(
         outbox.record([event(0)], 1)
         deliverer.wake()
         await until(task.done)
-        await asyncio.wait_for(deliverer.stop(), 10)
+        await asyncio.wait_for(deliverer.stop(), 60)
         with pytest.raises(RuntimeError, match="by mistake"):
             await task
         outbox.close()

@@ -44,7 +44,7 @@ def plain_mosquitto() -> Iterator[int]:
     until(accepts, "mosquitto accepts connections")
     yield port
     running.terminate()
-    running.wait(10)
+    running.wait(60)
 
 
 @pytest.mark.broker
@@ -88,9 +88,8 @@ Speech = Callable[[bytes], bytes]
 
 
 @pytest.fixture
-def scripted(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[Speech], int]]:
+def scripted() -> Iterator[Callable[[Speech], int]]:
     """A broker that answers each read with what a function says; nothing ends the conversation."""
-    monkeypatch.setattr(probe, "PROBE_S_MAX", 0.6)
     servers: list[socket.socket] = []
 
     def begin(speech: Speech) -> int:
@@ -118,12 +117,15 @@ def scripted(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[Speech], int
         server.close()
 
 
-def test_a_broker_that_never_answers_costs_a_bounded_wait(scripted: Callable[[Speech], int]) -> None:
+def test_a_broker_that_never_answers_costs_a_bounded_wait(
+    scripted: Callable[[Speech], int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(probe, "PROBE_S_MAX", 0.6)
     began = time.monotonic()
     answer = probe_broker(settings(scripted(lambda _: b"")))
     assert not answer.well
     assert "no answer" in answer.figure
-    assert time.monotonic() - began < 5
+    assert time.monotonic() - began < 30
 
 
 def test_a_broker_that_acknowledges_for_ever_and_delivers_nothing_ends_too(
@@ -159,10 +161,13 @@ def test_a_broker_of_the_old_version_is_asked_in_the_old_version(scripted: Calla
     assert not only_new.well
 
 
-def test_a_refusal_is_said_in_words_and_nonsense_is_no_broker(scripted: Callable[[Speech], int]) -> None:
+def test_a_refusal_is_said_in_words_and_nonsense_is_no_broker(
+    scripted: Callable[[Speech], int], monkeypatch: pytest.MonkeyPatch
+) -> None:
     refused = probe_broker(settings(scripted(lambda _: encode(Connack(False, 0x87), True))))
     assert (refused.well, refused.figure) == (False, "refused: not authorized (0x87)")
     old = probe_broker(settings(scripted(lambda _: encode(Connack(False, 4), False)), "3.1.1"))
     assert old.figure == "refused: user or password (0x04)"
+    monkeypatch.setattr(probe, "PROBE_S_MAX", 0.6)
     for nonsense in (b"HTTP/1.1 400 Bad Request\r\n\r\n", b"\xff" * 20, encode(Disconnect(), False)):
         assert not probe_broker(settings(scripted(lambda _, said=nonsense: said))).well  # type: ignore[misc]

@@ -34,7 +34,7 @@ def demo(folder: Path, *arguments: str) -> dict[str, Any]:
     command = [sys.executable, "-m", "ingest.cli", "demo", "--json", "--folder", str(folder), *arguments]
     done = subprocess.run(
         ["bash", "-c", f'ulimit -Sn {OPEN_FILES}; exec "$@"', "-", *command],
-        cwd=ROOT, capture_output=True, text=True, check=False, timeout=180,
+        cwd=ROOT, capture_output=True, text=True, check=False, timeout=500,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr[-3000:]
     found: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
@@ -93,7 +93,7 @@ def test_a_folder_that_is_not_a_demos_is_never_emptied(tmp_path: Path) -> None:
     (tmp_path / "thesis.txt").write_text("ten years of work")
     done = subprocess.run(
         [sys.executable, "-m", "ingest.cli", "demo", "--folder", str(tmp_path)],
-        cwd=ROOT, capture_output=True, text=True, check=False, timeout=60,
+        cwd=ROOT, capture_output=True, text=True, check=False, timeout=120,
     )  # fmt: skip
     assert done.returncode == 2
     assert (tmp_path / "thesis.txt").read_text() == "ten years of work"

@@ -44,7 +44,7 @@ class Machine:
             line = line.replace("NEWEST", backups(self.copies)[-1].name)
         words = shlex.split(line)
         if words[0] != "yuzui":
-            subprocess.run(words, check=True, timeout=30)
+            subprocess.run(words, check=True, timeout=120)
             return ""
         if words[1] == "run":
             self.start()

@@ -36,7 +36,7 @@ asked = parser.parse_args()
 client = paho.Client(paho.CallbackAPIVersion.VERSION2)
 client.connect("127.0.0.1", asked.p)
 client.loop_start()
-client.publish(asked.t, asked.m, asked.q).wait_for_publish(10)
+client.publish(asked.t, asked.m, asked.q).wait_for_publish(60)
 client.disconnect()
 """
 
@@ -79,7 +79,7 @@ class Shell:
                 stderr=subprocess.DEVNULL,
             )
             self.background.append(started)
-            until(self.answers, "the engine answers", 60)
+            until(self.answers, "the engine answers")
             return ""
         done = subprocess.run(
             ["sh", "-c", self.fit(line)],
@@ -87,7 +87,7 @@ class Shell:
             env=self.env,
             text=True,
             capture_output=True,
-            timeout=60,
+            timeout=400,
             check=False,
         )
         assert (done.returncode, done.stderr) == (0, ""), line

@@ -20,7 +20,7 @@ MORE = (
     "[sealed]\nseal_s = 1\ngrace_s = 60\n[snapshot]\nevery_s = 1\n[journal]\nsegment_bytes = 1048576\n"
     "reserve_bytes = 1048576\n"
 )
-START_S_MAX = 40.0
+START_S_MAX = 100.0
 """Four on a quiet machine; tests share two cores with others."""
 
 

@@ -57,12 +57,12 @@ def test_systemd_is_told_when_the_engine_is_ready_how_it_is_that_it_lives_and_th
         engine.ready()
         with Talker(engine.port) as gateway:
             gateway.say("t/g/a", json.dumps({"ts": time.time_ns() // 1_000_000, "v": 1.0}).encode())
-        manager.hear("WATCHDOG=1", WATCHDOG_S * 4)
-        manager.hear("WATCHDOG=1", WATCHDOG_S * 4)
-        manager.hear("STATUS=ok", 30)
+        manager.hear("WATCHDOG=1")
+        manager.hear("WATCHDOG=1")
+        manager.hear("STATUS=ok")
     finally:
         assert engine.stop() == 0
-    manager.hear("STOPPING=1", 5)
+    manager.hear("STOPPING=1")
 
 
 def test_the_unit_is_hardened_to_two_or_less() -> None:

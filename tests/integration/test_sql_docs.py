@@ -102,7 +102,7 @@ def run(place: Path, line: str) -> str:
     line = re.sub(r"^yuzui ", f"{sys.executable} -m ingest.cli ", line)
     done = subprocess.run(
         ["sh", "-c", line], cwd=place, env={**os.environ, "PYTHONPATH": str(ROOT)}, capture_output=True, text=True,
-        timeout=120, check=False, stdin=subprocess.DEVNULL,
+        timeout=400, check=False, stdin=subprocess.DEVNULL,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
     return done.stdout
@@ -245,4 +245,4 @@ def test_the_lines_for_http_work_as_they_stand(place: Path) -> None:
         assert len(pa.ipc.open_stream((place / "arrow.out").read_bytes()).read_all()) == 3
     finally:
         door.terminate()
-        door.wait(20)
+        door.wait(60)

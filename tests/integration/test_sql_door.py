@@ -186,7 +186,7 @@ def test_a_statement_that_would_take_everything_is_stopped(door: DoorProcess, bo
     began = time.monotonic()
     found, told = door.refused(bomb)
     assert found == status or (found == 408 and status == 413), told
-    assert time.monotonic() - began < 20
+    assert time.monotonic() - began < 60
     assert door.ask("SELECT 1")[0] == 200
 
 

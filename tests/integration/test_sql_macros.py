@@ -378,6 +378,8 @@ def test_rain_since_begins_at_the_citys_last_full_hour(tmp_path: Path) -> None:
         good = [t for (_, t), (_, flag) in night.truth.items() if flag in (1, 2)]
         expected = 0.1 * sum(1 for t in good if t >= begin.timestamp() * S)
         [(mm,)] = rows(con, f"SELECT mm FROM rain_since({hour})")
+        if (datetime.now(UTC) + timedelta(hours=8)).hour == hour != local.hour:
+            continue  # it struck while we asked
         assert abs(mm - expected) < 0.15, "at most the minute that turns while the test runs"
     assert rows(
         con,

@@ -15,7 +15,7 @@ from typing import Any
 from storage.hot import HotTier
 from storage.query import write_lake_sql
 from tests.engines import ROOT
-from tests.sql_stress import POINTS
+from tests.sql_stress import LEAST, POINTS
 from tests.storage_rows import map_points
 
 SECONDS = float(os.environ.get("YUZUI_STRESS_S", "12"))
@@ -31,7 +31,7 @@ def start(what: str, root: Path) -> subprocess.Popen[str]:
 
 
 def told(process: subprocess.Popen[str]) -> dict[str, Any]:
-    out, _ = process.communicate(timeout=SECONDS + 120)
+    out, _ = process.communicate(timeout=SECONDS + 300)
     assert process.returncode == 0
     found: dict[str, Any] = json.loads(out.splitlines()[-1])
     return found
@@ -44,10 +44,10 @@ def test_no_answer_is_wrong_while_seals_and_compactions_run_and_late_readings_co
     writer, readers = start("write", tmp_path), [start("read", tmp_path) for _ in range(READERS)]
     done, answers = told(writer), [told(reader) for reader in readers]
     print(done, answers)
-    assert done["seals"] > 3
-    assert done["compactions"] > 3
+    assert done["seals"] >= LEAST
+    assert done["compactions"] >= LEAST
     for answer in answers:
         assert answer["wrong"] == []
         assert answer["errors"] == []
-        assert answer["looks"] >= 3
+        assert answer["looks"] >= LEAST
         assert answer["ranges"] > 0

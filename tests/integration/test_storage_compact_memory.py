@@ -29,7 +29,7 @@ def run(folder: Path, *words: int) -> str:
     """The module's answer."""
     done = subprocess.run(
         [sys.executable, "-m", "tests.storage_compact_memory", str(folder), *map(str, words)],
-        cwd=ROOT, capture_output=True, text=True, check=False, timeout=120,
+        cwd=ROOT, capture_output=True, text=True, check=False, timeout=400,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
     return done.stdout

@@ -123,9 +123,17 @@ def test_a_killed_sealer_is_made_again_and_finishes_the_work(tmp_path: Path) -> 
         until(lambda: not process.lives, "the sealer is dead")
         stream.write([(0, T0 + 5 * HOUR, 1.0)])
         process.begin(stream.seq, grace_s=100)
-        said = hear(process, 4)
+        said: list[Said] = []
+
+        def done() -> bool:
+            while (one := process.result()) is not None:
+                said.append(one)
+            return any(isinstance(one, SealReport) for one in said) and not late_files(tmp_path)
+
+        # An hour that was compacted just before the kill is not reported again.
+        until(done, "sealed, and every hour compacted")
     assert sum(isinstance(one, SealReport) for one in said) == 1
-    assert sum(isinstance(one, CompactReport) for one in said) == 3
+    assert sum(isinstance(one, CompactReport) for one in said) <= 3
     assert view(tmp_path) == stream.rows()
 
 
@@ -164,7 +172,7 @@ def test_commits_since_the_last_checkpoint_cost_no_thread_each(tmp_path: Path) -
     """Asked how far an application came, Delta's library reads all entries at once, each in a thread of its own."""
     done = subprocess.run(
         [sys.executable, "-c", COUNT_THREADS, str(tmp_path)], cwd=ROOT, capture_output=True, text=True, check=True,
-        timeout=120,
+        timeout=400,
     )  # fmt: skip
     print(f"{done.stdout.strip()} threads after {COMMITS} commits")
     assert int(done.stdout) < COMMITS * 2 // 3

@@ -105,7 +105,7 @@ def publish(broker: Mosquitto, topic: str, payload: bytes) -> None:
     client = paho.Client(CallbackAPIVersion.VERSION2, "stranger", protocol=paho.MQTTv5)
     client.connect("127.0.0.1", broker.port)
     client.loop_start()
-    client.publish(topic, payload, qos=1).wait_for_publish(10)
+    client.publish(topic, payload, qos=1).wait_for_publish(60)
     client.disconnect()
     client.loop_stop()
 
@@ -168,7 +168,7 @@ def test_mosquitto_pub(engine: EngineProcess, broker: Mosquitto, tmp_path: Path)
     ):
         subprocess.run(
             ["mosquitto_pub", "-h", "127.0.0.1", "-p", str(port), "-q", "1", *arguments],
-            check=True, timeout=30,
+            check=True, timeout=60,
         )  # fmt: skip
     engine.until_lake(rows_of("pub-%"), [("pub-level", at, 2.5), ("pub-rain", at, 6.0)])
     engine.until_lake(rows_of("lg%"), [("lg1-level", at, 1.5), ("lg2-level", at, None)])
@@ -239,7 +239,7 @@ def test_an_edge_node_of_tahu_is_born_asked_and_missed(engine: EngineProcess, br
         engine.until_lake(refused, [("no_birth",)])
     finally:
         node.kill()
-    until(lambda: engine.lake("SELECT 1 FROM alerts WHERE rule = 'outage'"), "the outage", 20)
+    until(lambda: engine.lake("SELECT 1 FROM alerts WHERE rule = 'outage'"), "the outage")
     told = engine.lake("SELECT rule, state, gateway_id, value, summary_en FROM alerts")
     assert [row[:4] for row in told] == [("outage", "firing", "edge-1", 4.0)]
     assert "p1-count" in told[0][4]

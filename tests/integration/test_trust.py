@@ -91,7 +91,7 @@ class Site:
             headers={"Content-Type": "application/json", "Origin": url, "Cookie": self.cookie},
         )  # fmt: skip
         try:
-            with urllib.request.urlopen(request, timeout=20) as answer:
+            with urllib.request.urlopen(request, timeout=60) as answer:
                 if found := answer.headers.get("Set-Cookie"):
                     self.cookie = found.partition(";")[0]
                 text = answer.read()
@@ -121,7 +121,7 @@ def alert_of(site: Site) -> str:
     with Talker(site.engine.port, user="g1", password=SEEDS["gateway"]) as talker:
         talker.say("t/g1/l1", b'{"ts":%d,"v":50.0}' % (time.time_ns() // 1_000_000))
     return str(
-        until(lambda: site.engine.lake("SELECT id FROM alerts WHERE rule = 'level'"), "an alert", 30)[0][0]
+        until(lambda: site.engine.lake("SELECT id FROM alerts WHERE rule = 'level'"), "an alert")[0][0]
     )
 
 
@@ -133,7 +133,7 @@ def test_acts_and_logins_are_noted_in_order_and_a_changed_line_is_found(site: Si
         "typed in the wrong field"
     )
     assert site.call("POST", "/api/login", name="wang", password=SEEDS["person"])[0] == 200
-    until(lambda: site.call("POST", f"/api/alerts/{alert}/ack", note="看过")[0] == 200, "acknowledged", 20)
+    until(lambda: site.call("POST", f"/api/alerts/{alert}/ack", note="看过")[0] == 200, "acknowledged")
     status, made = site.call("POST", "/api/silences", rule="level", for_s=600, why="检修")
     assert status == 201
     assert site.call("DELETE", f"/api/silences/{made['id']}", why="done")[0] == 204

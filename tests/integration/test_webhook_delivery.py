@@ -148,7 +148,7 @@ async def test_a_redirect_is_not_followed(tmp_path: Path) -> None:
                 outbox.record([event()], 1)
                 deliverer.wake()
                 await until(lambda: deliverer.counters["webhooks_dead"] == 1)
-        assert deliverer.counters["webhooks_failed_redirect"] > 1
+        assert deliverer.counters["webhooks_failed_redirect"] >= 1
         assert inside.bodies == []
 
 

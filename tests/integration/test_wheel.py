@@ -94,7 +94,7 @@ class Place:
 
     def _do(self, *command: str, cwd: Path | None = None) -> str:
         done = subprocess.run(
-            command, cwd=cwd or self.home, capture_output=True, text=True, check=False, timeout=120
+            command, cwd=cwd or self.home, capture_output=True, text=True, check=False, timeout=400
         )
         assert done.returncode == 0, done.stderr[-3000:]
         return done.stdout
@@ -103,7 +103,7 @@ class Place:
         """Last line of a script's output, from JSON."""
         done = subprocess.run(
             [str(self.python), "-c", code], cwd=self.home, env=self.env(), input=stdin, capture_output=True,
-            text=True, check=False, timeout=120,
+            text=True, check=False, timeout=400,
         )  # fmt: skip
         assert done.returncode == 0, done.stderr[-3000:]
         return json.loads(done.stdout.splitlines()[-1])
@@ -143,7 +143,7 @@ def test_it_is_installed_far_from_the_checkout_and_every_command_helps(place: Pl
 def test_the_demo_runs_from_the_wheel_alone(place: Place) -> None:
     done = subprocess.run(
         [str(place.yuzui), "demo", "--points", "300", "--seconds", "3", "--no-map", "--json"],
-        cwd=place.home, env=place.env(), capture_output=True, text=True, check=False, timeout=120,
+        cwd=place.home, env=place.env(), capture_output=True, text=True, check=False, timeout=400,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr[-3000:]
     result = json.loads(done.stdout.splitlines()[-1])

@@ -46,7 +46,7 @@ async def test_the_watchdog_is_fed_though_no_status_can_be_had() -> None:
         notes = ServiceNotes({"NOTIFY_SOCKET": "@" + address[1:], "WATCHDOG_USEC": "60000"})
         task = asyncio.create_task(notes.while_running(lambda: True, line))
         loop, heard = asyncio.get_running_loop(), []
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(60):
             while not heard or heard[-1] != b"WATCHDOG=1":
                 heard.append(await loop.sock_recv(manager, 4096))
         task.cancel()
@@ -65,7 +65,7 @@ async def test_what_fails_behind_one_group_takes_no_acknowledgement_of_another(t
     for then in (fails, acknowledged.set):
         committer.submit(Group([(RecordType.QUARANTINE, b"x")], then))
     committer.start()
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(60):
         await acknowledged.wait()
     committer.stop()
     committer.join()

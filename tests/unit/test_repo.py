@@ -117,7 +117,7 @@ def test_everything_else_imports_with_the_console_deleted(tmp_path: Path) -> Non
         capture_output=True,
         text=True,
         check=False,
-        timeout=60,
+        timeout=180,
     )
     assert done.returncode == 0, done.stderr[-2000:]
 
@@ -155,7 +155,7 @@ def test_set_up_says_in_one_line_what_is_missing_and_exits_3(tmp_path: Path, fak
         text=True,
         check=False,
         env={"PATH": f"{tools}:/usr/bin:/bin"},
-        timeout=30,
+        timeout=120,
     )
     assert done.returncode == 3
     assert says in done.stderr

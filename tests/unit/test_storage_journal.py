@@ -761,12 +761,12 @@ def test_the_feed_wakes_when_a_record_becomes_durable(tmp_path: Path) -> None:
     judge = threading.Thread(target=lambda: found.extend(feed.read(1, timeout_s=30)))
     judge.start()
     tail.append(records(1, 2))
-    judge.join(timeout=10)
+    judge.join(timeout=60)
     assert [r.seq for r in found] == [1, 2]
     waiting = threading.Thread(target=lambda: feed.read(3, timeout_s=30))
     waiting.start()
     tail.close()
-    waiting.join(timeout=10)
+    waiting.join(timeout=60)
     assert not waiting.is_alive()
 
 

@@ -40,7 +40,7 @@ class Door:
 
     def connect(self, name: str = "epb") -> socket.socket:
         """A station at the door."""
-        peer = socket.create_connection(self.stations.addresses[name], timeout=10)
+        peer = socket.create_connection(self.stations.addresses[name], timeout=60)
         self.peers.append(peer)
         return peer
 
@@ -57,7 +57,7 @@ class Door:
             came.extend(self.poll())
             return bool(what(came))
 
-        until(turned, "the station is heard", 10)
+        until(turned, "the station is heard", 60)
         return came
 
     def frames(self, n: int) -> list[Arrived]:
@@ -87,7 +87,7 @@ def opened(doors: list[Door], *sources: SourceSettings) -> Door:
 
 def ended(peer: socket.socket) -> bool:
     """Whether the other side has closed."""
-    peer.settimeout(10)
+    peer.settimeout(60)
     try:
         return peer.recv(1) == b""
     except ConnectionResetError:
@@ -106,7 +106,7 @@ def test_a_frame_is_answered_only_when_it_is_said_to_be_on_disk(doors: list[Door
     with pytest.raises(BlockingIOError):
         peer.recv(100)
     door.stations.answer([(arrived, [b"yes"])])
-    peer.settimeout(10)
+    peer.settimeout(60)
     assert peer.recv(100) == b"yes"
 
 
@@ -131,7 +131,7 @@ def test_a_peer_that_has_shut_its_side_is_answered_and_then_closed(doors: list[D
     door.poll()
     assert door.stations.open_by_source == {"epb": 1}
     door.stations.answer([(arrived, [b"yes"])])
-    peer.settimeout(10)
+    peer.settimeout(60)
     assert peer.recv(100) == b"yes"
     assert ended(peer)
     assert door.stations.open_by_source == {"epb": 0}
@@ -152,7 +152,7 @@ def test_the_answer_to_a_peer_that_is_gone_is_dropped_and_counted(doors: list[Do
     other.sendall(FRAME)
     [arrived] = door.frames(1)
     door.stations.answer([(arrived, [b"mine"])])
-    other.settimeout(10)
+    other.settimeout(60)
     assert other.recv(100) == b"mine"
 
 
@@ -239,7 +239,7 @@ def test_while_paused_nothing_is_read_or_accepted_and_answers_go_out(doors: list
         assert door.stations.backlog
     assert door.stations.open_by_source == {"epb": 1}
     door.stations.answer([(arrived, [b"yes"])])
-    peer.settimeout(10)
+    peer.settimeout(60)
     assert peer.recv(100) == b"yes"
     door.stations.resume()
     late.sendall(FRAME)

@@ -173,7 +173,7 @@ def let_in(city: TlsCity, side: str, context: ssl.SSLContext) -> bool:
 
 def plainly_refused(port: int) -> bool:
     """Whether a door with TLS hangs up on plain bytes, or says nothing but a TLS alert."""
-    with socket.create_connection(("127.0.0.1", port), timeout=20) as plain:
+    with socket.create_connection(("127.0.0.1", port), timeout=60) as plain:
         plain.sendall(b"GET /metrics HTTP/1.0\r\n\r\n")
         try:
             heard = plain.recv(4096)
@@ -216,7 +216,7 @@ def call_tls(port: int, ca: Path, pair: tuple[str, str] | None) -> Answer:
     cert, key = pair or (None, None)
 
     async def once() -> Answer:
-        hook = WebhookSettings(name="w", url=f"https://localhost:{port}/", timeout_s=10.0)
+        hook = WebhookSettings(name="w", url=f"https://localhost:{port}/", timeout_s=60.0)
         carrier = WebhookCarrier(hook, None, ClientTls(ClientFiles(str(ca), cert, key)))
         try:
             return await carrier.send(Notice(1, "w.1", "a", 0, 0, 0, 0), b"{}", time.time_ns() // 1000)

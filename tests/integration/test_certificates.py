@@ -139,7 +139,7 @@ def test_an_authority_that_is_taken_out_opens_no_door_any_more(city: TlsCity) ->
 
 def let_in(city: TlsCity, side: str, context: ssl.SSLContext, session: ssl.SSLSession | None = None) -> bool:
     """Whether a client with this context gets an answer, ``session`` being taken up where it may be."""
-    plain = socket.create_connection(("127.0.0.1", city.ports[side]), timeout=20)
+    plain = socket.create_connection(("127.0.0.1", city.ports[side]), timeout=60)
     try:
         sock = context.wrap_socket(plain, server_hostname="localhost", session=session)
     except OSError:

@@ -119,7 +119,7 @@ def shell(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Shell]:
     yield opened
     for one in opened.background:
         one.send_signal(signal.SIGTERM)
-        assert one.wait(30) == 0
+        assert one.wait(120) == 0
 
 
 def test_four_commands_lead_from_a_clone_to_ones_own_reading(shell: Shell) -> None:
@@ -140,7 +140,7 @@ def test_every_payload_of_the_page_ends_in_readings(shell: Shell) -> None:
     assert len(PAYLOADS) >= 7
     shell.run(_CONSOLE.findall(PAGE)[1].strip().removeprefix("$ "))
     shell.background[0].send_signal(signal.SIGTERM)
-    assert shell.background.pop().wait(30) == 0
+    assert shell.background.pop().wait(120) == 0
     shell.run("scripts/yuzui run -c configs/first.toml &")
     start = time.time_ns() // 1_000_000
     [(stored,)] = shell.lake("SELECT count(*) FROM readings")

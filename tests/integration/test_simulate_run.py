@@ -19,6 +19,7 @@ from ingest.simulate.child import Child, ChildDiedError
 from ingest.simulate.receiver import ReceiverOptions
 from ingest.simulate.replay import ReplayOptions, replay
 from ingest.simulate.run import SimulateOptions, SimulateReport, simulate
+from tests.engines import free_port
 from tests.simulate_ack_server import AckServer, Publish
 from tests.simulate_city import write_city
 
@@ -120,8 +121,7 @@ def test_without_acknowledgement_nothing_counts_as_acknowledged(tmp_path: Path) 
 
 
 def test_a_gateway_that_cannot_send_keeps_a_bounded_backlog(tmp_path: Path) -> None:
-    with socket.create_server(("127.0.0.1", 0)) as closed:
-        port = closed.getsockname()[1]
+    port = free_port()
     report = simulate(
         options(
             tmp_path,
@@ -230,8 +230,7 @@ def mosquitto(tmp_path: Path) -> Iterator[int]:
     binary = shutil.which("mosquitto") or shutil.which("mosquitto", path="/usr/sbin:/usr/local/sbin")
     if binary is None:
         pytest.skip("mosquitto is not installed")
-    with socket.create_server(("127.0.0.1", 0)) as free:
-        port = free.getsockname()[1]
+    port = free_port()
     config = tmp_path / "mosquitto.conf"
     config.write_text(f"listener {port} 127.0.0.1\nallow_anonymous true\npersistence false\n")
     with subprocess.Popen([binary, "-c", str(config)], stderr=subprocess.DEVNULL) as broker:

@@ -79,7 +79,7 @@ class DoorProcess:
 
     def close(self) -> None:
         self._process.terminate()
-        assert self._process.wait(20) == 0
+        assert self._process.wait(60) == 0
 
 
 def _open(request: urllib.request.Request) -> Answer:
@@ -187,7 +187,8 @@ def test_a_statement_that_would_take_everything_is_stopped(door: DoorProcess, bo
     found, told = door.refused(bomb)
     assert found == status or (found == 408 and status == 413), told
     assert time.monotonic() - began < 60
-    assert door.ask("SELECT 1")[0] == 200
+    # A session that was killed for it is replaced, which takes a moment of its own.
+    until(lambda: door.ask("SELECT 1")[0] == 200, "the door goes on")
 
 
 def test_a_killed_session_is_replaced(door: DoorProcess) -> None:
@@ -242,7 +243,9 @@ def test_more_statements_than_may_wait_are_told_to_come_again(door: DoorProcess)
 
 def test_only_plain_hosts_and_no_web_page_may_ask(door: DoorProcess) -> None:
     assert door.ask("SELECT 1", {"Host": "evil.example"})[0] == 403
-    assert door.ask("SELECT 1", {"Host": f"localhost:{door.port}"})[0] == 200
+    until(
+        lambda: door.ask("SELECT 1", {"Host": f"localhost:{door.port}"})[0] == 200, "a plain host is answered"
+    )
     assert door.ask("SELECT 1", {"Origin": "https://evil.example"})[0] == 403
     assert door.ask("SELECT 1", {"Content-Type": "application/json"})[0] == 400
     assert door.ask("SELECT 1", query="?format=xml")[0] == 406

@@ -317,7 +317,7 @@ def test_without_numba_the_engine_decodes_polls_and_acknowledges_all_the_same(tm
             env=environment,
             capture_output=True,
             text=True,
-            timeout=300,
+            timeout=900,
             check=False,
         )
         assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-1000:]

@@ -43,7 +43,7 @@ def chromium() -> Iterator[Any]:
         pytest.skip("no chromium: the map is not tested in a real browser (apt-get install chromium)")
     sync_api = pytest.importorskip("playwright.sync_api")
     with sync_api.sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=path, args=list(ARGS))
+        browser = playwright.chromium.launch(executable_path=path, args=list(ARGS), timeout=3 * WAIT_MS)
         yield browser
         browser.close()
 
@@ -78,7 +78,7 @@ def start(city: City, port: int = 0, anonymous: bool = False) -> Running:
 
     thread = threading.Thread(target=run, daemon=True)
     thread.start()
-    assert ready.wait(30)
+    assert ready.wait(120)
 
     async def end() -> None:
         found[2].cancel()
@@ -87,9 +87,9 @@ def start(city: City, port: int = 0, anonymous: bool = False) -> Running:
         await found[0].cleanup()
 
     def close() -> None:
-        asyncio.run_coroutine_threadsafe(end(), loop).result(30)
+        asyncio.run_coroutine_threadsafe(end(), loop).result(120)
         loop.call_soon_threadsafe(loop.stop)
-        thread.join(30)
+        thread.join(120)
         loop.close()
 
     return Running(city, server, found[1], loop, close)

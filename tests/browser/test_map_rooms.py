@@ -66,10 +66,10 @@ def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
 
     thread = threading.Thread(target=loop.run_until_complete, args=(course(),), daemon=True)
     thread.start()
-    assert ready.wait(60)
+    assert ready.wait(120)
     yield Served(console)
     loop.call_soon_threadsafe(over.set)
-    thread.join(30)
+    thread.join(120)
     loop.close()
 
 

@@ -68,6 +68,13 @@ def _check_groups(
             on_bytes(end - offset)
             offset, seq = end, records[-1].seq + 1
             continue
+        if live and next_first is None:
+            grew = _grew(segment, offset, seq)
+            if grew:
+                continue
+            if grew is None:
+                on_bytes(segment.size() - offset)
+                return found
         torn, torn_at = len(segment.torn), segment.torn_at
         behind = segment.search(seq, first_only=False)
         if behind is not None:
@@ -77,23 +84,25 @@ def _check_groups(
             on_bytes(behind[0] - offset)
             offset, seq = behind
             continue
-        if live and next_first is None and _grew(segment, offset, seq):
-            continue
         found += _check_end(segment, offset, seq, torn, torn_at, next_first)
         on_bytes(segment.size() - offset)
         return found
 
 
-def _grew(segment: SegmentFile, offset: int, seq: int) -> bool:
-    """Whether a group stands at the end of the last segment after a while: it was just being written."""
-    if segment.used_end(offset) == offset:
-        return False
+def _grew(segment: SegmentFile, offset: int, seq: int) -> bool | None:
+    """Whether a group stands at the end of the last segment by now: it was just being written. None: nothing does.
+
+    Asked in this order, and before anything behind the end is looked for: an engine writes on meanwhile.
+    """
     until = time.monotonic() + WRITING_S_MAX
-    while time.monotonic() < until:
+    while True:
         if not isinstance(segment.group(offset, seq), Ending):
             return True
+        if segment.used_end(offset) == offset:
+            return None
+        if time.monotonic() >= until:
+            return False
         time.sleep(LOOK_S)
-    return False
 
 
 def _check_end(

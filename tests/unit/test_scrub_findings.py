@@ -17,10 +17,11 @@ from storage.hot import HotTier, list_hot
 from storage.journal import Journal
 from storage.records import Tick, encode
 from storage.scrub import Finding, scrub
+from storage.scrub_journal import check_segment
 from storage.scrub_parquet import bad_rows
 from storage.seal_plan import COMPACT_APP
 from storage.sealed import Sealer
-from storage.segment import RECORD_HEAD, SEGMENT_HEAD, list_segments
+from storage.segment import RECORD_HEAD, SEGMENT_HEAD, SegmentFile, list_segments
 from storage.settings import SealedSettings
 from tests.engines import yuzui_here
 from tests.lake_folder import JOURNAL, POINTS, RECORDS_A_RANGE, SEALED_RANGES, fill, flip_at, write_range
@@ -201,6 +202,25 @@ def test_a_scrub_beside_commits_seals_and_files_that_go_finds_nothing(root: Path
     journal.close()
     assert scrub(root).findings == []
     assert len(kept(root).sums) > 40
+
+
+def test_a_group_written_right_behind_a_look_at_the_end_is_no_damage(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """An engine writes one a second, and to look through the unused room of a segment takes about as long."""
+    journal = Journal.open(tmp_path, JOURNAL)
+    used_end = SegmentFile.used_end
+
+    def write_on(segment: SegmentFile, offset: int) -> int:
+        end = used_end(segment, offset)
+        journal.commit([encode(Tick(T0, True, {}))])
+        return end
+
+    journal.commit([encode(Tick(T0, True, {}))])
+    monkeypatch.setattr(SegmentFile, "used_end", write_on)
+    ((first, path),) = list_segments(tmp_path)
+    assert check_segment(path, first, None, True, lambda _: None) == []
+    journal.close()
 
 
 def test_reading_no_faster_than_asked_takes_as_long_as_the_bytes_need(root: Path) -> None:

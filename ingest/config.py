@@ -48,13 +48,13 @@ class CitySettings(Settings):
 class DataSettings(Settings):
     """[data]: where everything durable stands."""
 
-    dir: str = "data"
+    dir: str = Field("data", min_length=1)
 
 
 class PointsSettings(Settings):
     """[points]: the registry of what is measured."""
 
-    file: str = "points.csv"
+    file: str = Field("points.csv", min_length=1)
     """CSV or Parquet, see docs/gateways.md; relative to the config file."""
 
 

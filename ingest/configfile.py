@@ -21,7 +21,7 @@ from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
 
 from ingest.config import Config
-from ingest.configfaults import ConfigFaults, Fault, Filled, Loc, spelled, worded
+from ingest.configfaults import ConfigFaults, Fault, Filled, Loc, model_in, spelled, worded
 from ingest.configrules import rule_faults
 from ingest.sourcesettings import SourcesSettings
 
@@ -78,7 +78,7 @@ def load(path: Path, env: Mapping[str, str] | None = None, *, source: Path | Non
     Raises ConfigFaults with every fault found.
     """
     reading = _Reading(path, os.environ if env is None else env)
-    for file in (path, *_drop_ins(path)):
+    for file in (path, *_listed(reading, drop_in_folder(path))):
         name = file.name if file == path else f"{file.parent.name}/{file.name}"
         tables = _parsed(file, name, reading)
         if tables is not None:
@@ -89,7 +89,7 @@ def load(path: Path, env: Mapping[str, str] | None = None, *, source: Path | Non
     _fill(reading, reading.tables, ())
     _add_sources(reading, source)
     _say_default_paths(reading.tables)
-    _make_absolute(reading.tables, path.absolute().parent)
+    _make_absolute(reading.tables, path.absolute().parent, Config)
     config = _validated(reading)
     if config is None or reading.faults:
         raise ConfigFaults(reading.faults)
@@ -109,7 +109,7 @@ def load_source(file: Path, env: Mapping[str, str] | None = None) -> Config:
 
 def _add_sources(reading: _Reading, instead: Path | None = None) -> None:
     """Append the files of ``[sources] dir`` to the array ``source``."""
-    files = toml_files(sources_folder(reading.file, reading.tables))
+    files = _listed(reading, sources_folder(reading.file, reading.tables))
     if instead is not None:
         files = [*(file for file in files if file.name != instead.name), instead]
     for file in files:
@@ -143,18 +143,29 @@ def sources_folder(path: Path, tables: Mapping[str, Any]) -> Path:
 
 
 def toml_files(folder: Path) -> list[Path]:
-    """The TOML files of a folder in order of name."""
+    """The TOML files of a folder in order of name; none where there is no folder. Raises OSError.
+
+    A folder we may not read is no empty one, as glob would have it: an engine would start without its sources.
+    """
+    try:
+        names = os.listdir(folder)
+    except (FileNotFoundError, NotADirectoryError):
+        return []
     # Editors leave dot files beside what they edit.
-    return sorted(f for f in folder.glob("*.toml") if not f.name.startswith("."))
+    return [folder / name for name in sorted(names) if name.endswith(".toml") and not name.startswith(".")]
+
+
+def _listed(reading: _Reading, folder: Path) -> list[Path]:
+    try:
+        return toml_files(folder)
+    except OSError as error:
+        reading.faults.append(Fault(folder.name, f"cannot be read: {error.strerror}", folder.name))
+        return []
 
 
 def drop_in_folder(path: Path) -> Path:
     """The folder whose ``*.toml`` belong to ``path``: ``city.d`` for ``city.toml``."""
     return path.with_suffix(".d")
-
-
-def _drop_ins(path: Path) -> list[Path]:
-    return toml_files(drop_in_folder(path))
 
 
 def _parsed(file: Path, name: str, reading: _Reading, loc: Loc = ()) -> dict[str, Any] | None:
@@ -254,11 +265,14 @@ def _say_default_paths(tables: dict[str, Any]) -> None:
                 table.setdefault(key, value)
 
 
-def _make_absolute(parent: Any, folder: Path) -> None:
+def _make_absolute(parent: Any, folder: Path, table: type[BaseModel] | None) -> None:
+    """``table``: what the config has here. A name of the operator's choice (an attribute "photo_file") is no key."""
     for key, value in parent.items() if isinstance(parent, dict) else enumerate(parent):
+        known = table.model_fields.get(key) if table is not None and isinstance(key, str) else None
         if isinstance(value, dict | list):
-            _make_absolute(value, folder)
-        elif is_path_key(key) and isinstance(value, str) and value:
+            inner = table if isinstance(parent, list) else known and model_in(known.annotation)
+            _make_absolute(value, folder, inner or None)
+        elif known is not None and is_path_key(key) and isinstance(value, str) and value:
             absolute = os.path.abspath(folder / value)
             parent[key] = Filled(absolute, value.written, False) if isinstance(value, Filled) else absolute
 

@@ -7,6 +7,7 @@ Rules see every table that is whole, also when another part of the config is ref
 from __future__ import annotations
 
 import ipaddress
+from collections.abc import Mapping
 from itertools import pairwise
 from math import ceil
 from typing import Any
@@ -31,6 +32,8 @@ FILTER_BYTES_MAX = 65_535
 """MQTT's own limit of a topic."""
 SHARE = "$share/"
 SECONDS_A_DAY = 86_400
+ANY_HOST = frozenset({"0.0.0.0", "::"})
+"""Listening there takes the port at every address."""
 LEVELS = ("level_blue", "level_yellow", "level_orange", "level_red")
 
 
@@ -50,8 +53,6 @@ def rule_faults(tables: dict[str, Any], broken: set[Loc]) -> Found:
         yield from unique(tables.get(name), name, "name")
     if listener is not None:
         yield from _listener(listener)
-    if listener is not None and ops is not None:
-        yield from _ports(listener, ops)
     sql = whole_table(SqlSettings, tables.get("sql", {}), ("sql",), broken)
     if sql is not None:
         yield from existing(("sql",), sql, ("token_file",))
@@ -63,6 +64,7 @@ def rule_faults(tables: dict[str, Any], broken: set[Loc]) -> Found:
     console = whole_table(ConsoleSettings, tables.get("console", {}), ("console",), broken)
     if console is not None:
         yield from _console(console)
+    yield from _ports({"listener": listener, "ops": ops, "sql": sql, "console": console})
     for loc, subscriber in subscribers:
         yield from _subscriber(loc, subscriber)
     for source_loc, source in sources:
@@ -126,10 +128,17 @@ def _console(console: ConsoleSettings) -> Found:
         )
 
 
-def _ports(listener: ListenerSettings, ops: OpsSettings) -> Found:
-    both = listener.enabled and ops.enabled and listener.host == ops.host
-    if both and listener.port == ops.port != 0:
-        yield ("ops", "port"), "the same host and port as $.listener"
+def _ports(
+    doors: Mapping[str, ListenerSettings | OpsSettings | SqlSettings | ConsoleSettings | None],
+) -> Found:
+    open_doors = [(name, door) for name, door in doors.items() if door is not None and door.enabled]
+    for at, (name, door) in enumerate(open_doors):
+        for other, before in open_doors[:at]:
+            if door.port == before.port != 0 and (
+                door.host == before.host or ANY_HOST & {door.host, before.host}
+            ):
+                yield (name, "port"), f"the same host and port as $.{other}"
+                break
 
 
 def _subscriber(loc: Loc, subscriber: SubscriberSettings) -> Found:

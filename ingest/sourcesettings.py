@@ -168,5 +168,5 @@ class SourceSettings(Settings):
 class SourcesSettings(Settings):
     """[sources]: where the files of the sources stand."""
 
-    dir: str = "sources.d"
+    dir: str = Field("sources.d", min_length=1)
     """Each `*.toml` in it is the body of one [[source]]; its name is the file's if it says none. May be absent."""

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+import os
 from pathlib import Path
 
 import pytest
@@ -245,3 +247,35 @@ def test_secrets_written_into_the_file_are_masked(tmp_path: Path) -> None:
     told = faults(write(tmp_path, text))
     assert len(told) >= 6
     assert not [fault for fault in told if "hush" in fault or "4711" in fault]
+
+
+def test_an_empty_path_is_no_folder(tmp_path: Path) -> None:
+    """${YUZUI_DATA} that is set to nothing must not put the data where the engine happened to be started."""
+    said = faults(write(tmp_path, '[data]\ndir = "${D}"\n[points]\nfile = ""\n'), D="")
+    assert [line.partition(":")[0] for line in said] == ["$.data.dir", "$.points.file"]
+
+
+def test_only_keys_name_files_and_not_what_an_operator_calls_something(tmp_path: Path) -> None:
+    """An attribute called photo_file is where a message has it; as a path of ours it was silently never found."""
+    event = '[source.event]\ntype = "finding"\nattributes = { photo_file = "order.photo" }\n'
+    config = good(write(tmp_path, f'{SOURCE}topics = ["t"]\n[source.tcp]\nhost = "127.0.0.1"\n{event}'))
+    assert config.source[0].event is not None
+    assert config.source[0].event.attributes == {"photo_file": "order.photo"}
+    config = good(write(tmp_path, '[[file_target]]\nname = "f"\ndir = "out"\n'))
+    assert config.file_target[0].dir == str(tmp_path / "out")
+
+
+def test_a_folder_that_may_not_be_read_is_no_empty_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Without its sources an engine would refuse the whole city."""
+    (tmp_path / "sources.d").mkdir()
+    listdir = os.listdir
+
+    def refused(folder: Path) -> list[str]:
+        if folder.name == "sources.d":
+            raise PermissionError(errno.EACCES, "Permission denied", str(folder))
+        return listdir(folder)
+
+    monkeypatch.setattr(os, "listdir", refused)
+    assert faults(write(tmp_path, "")) == ["sources.d: cannot be read: Permission denied"]

@@ -40,6 +40,7 @@ def broken(text: str) -> list[str]:
         "[kinds.k]\nlevel_blue = 1.0\nlevel_red = 4.0\nrange_min = 0.0\nrange_max = 0.0",
         "[kinds.k]\nlevel_blue = 4.0\nlevel_orange = 2.0\nlevel_red = 1.0",
         "[listener]\nport = 0\nenabled = true\n[ops]\nport = 0",
+        '[listener]\nport = 9180\nenabled = true\n[ops]\nhost = "127.0.0.2"\n[sql]\nport = 9180',
         SOURCE + "[retention]\nraw_days = 8\nrollup_1m_days = 8",
     ],
 )
@@ -53,6 +54,8 @@ def test_what_agrees_is_accepted(text: str) -> None:
         ('[listener]\nenabled = true\nhost = "192.0.2.1"', "$.listener.anonymous"),
         ("[listener]\nenabled = true\nanonymous = false", "$.listener.anonymous"),
         ("[listener]\nenabled = true\nport = 9180", "$.ops.port"),
+        ("[console]\nenabled = true\nanonymous_view = true\nport = 9180", "$.console.port"),
+        (f'[sql]\nenabled = true\nport = 9180\nhost = "0.0.0.0"\ntoken_file = "{__file__}"', "$.sql.port"),
         (SOURCE + "[retention]\nraw_days = 7", "$.retention.raw_days"),
         (SOURCE + "[retention.raw_days_by_kind]\nvideo = 3", "$.retention.raw_days_by_kind.video"),
         ("[retention]\nraw_days = 90\nrollup_1m_days = 60", "$.retention.rollup_1m_days"),

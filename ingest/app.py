@@ -157,12 +157,13 @@ class App:
         """What this start found damaged: files set aside and rows lost, with a sentence each."""
 
     async def __aenter__(self) -> App:
-        self.root.parent.mkdir(parents=True, exist_ok=True)
-        self.root.mkdir(mode=FOLDER_MODE, exist_ok=True)
+        with _mendable("$.data.dir"):
+            self.root.parent.mkdir(parents=True, exist_ok=True)
+            self.root.mkdir(mode=FOLDER_MODE, exist_ok=True)
+            self._lock = DataLock(self.root)
+            self._lock.__enter__()
         for line in too_open(self.config):
             log.warning("%s", line)
-        self._lock = DataLock(self.root)
-        self._lock.__enter__()
         self.after_kill = (self.root / ENGINE_FILE).exists()
         try:
             refuse_unfinished(self.root)
@@ -199,7 +200,16 @@ class App:
         self._stop.set()
 
     async def _give_up(self) -> None:
-        """A start that failed leaves no thread behind that would speak to a closed loop."""
+        """A start that failed leaves no thread or task behind that would speak to a closed loop or socket."""
+        if self._tasks:
+            await self.deliverer.stop()
+            if self._sql_door is not None:
+                await self._sql_door.stop()
+            for task in self._tasks:
+                task.cancel()
+            await asyncio.gather(*self._tasks, return_exceptions=True)
+            if self._ops is not None:
+                await self._ops.cleanup()
         if self._threads_run:
             self.judge.stop_at(0)
             self.tiers.stop()
@@ -278,7 +288,10 @@ class App:
             raise CannotStart(str(unread)) from unread
         finally:
             registering.close()
-        with _mendable("$.listener.credentials_file"):
+        # Now, and not when the map is opened at the end of the start, with the city connected.
+        if faults := mapdoor.users_faults(self.config):
+            raise CannotStart("; ".join(faults))
+        with _mendable("$.listener.credentials_file (made by `yuzui credential add`)"):
             self._credentials = Credentials.load(self.config.listener.credentials_file)
 
     def _open_tiers(self) -> None:

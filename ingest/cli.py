@@ -109,6 +109,29 @@ def main() -> None:
         sys.exit(130)
     except BrokenPipeError:
         sys.exit(0)
+    except OSError as fault:
+        click.echo(f"Error: {_said(fault)}", err=True)
+        sys.exit(1)
+    except Exception as fault:
+        if not isinstance(fault, _of_files()):
+            raise
+        text = str(fault).strip() or type(fault).__name__
+        click.echo(f"Error: {text.splitlines()[0]}", err=True)
+        sys.exit(1)
+
+
+def _said(fault: OSError) -> str:
+    """An OSError as a person reads it: the file, and what is the matter with it."""
+    what = fault.strerror or str(fault) or type(fault).__name__
+    if isinstance(fault, PermissionError):
+        what += "; run it as a user who may, such as the engine's"
+    return f"{fault.filename}: {what}" if fault.filename else what
+
+
+def _of_files() -> tuple[type[Exception], ...]:
+    """What libraries raise for a file that is damaged, locked or of another form. Those not imported raised nothing."""
+    names = (("sqlite3", "DatabaseError"), ("duckdb", "Error"), ("polars.exceptions", "PolarsError"))
+    return tuple(getattr(sys.modules[name], error) for name, error in names if name in sys.modules)
 
 
 if __name__ == "__main__":

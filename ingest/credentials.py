@@ -80,13 +80,15 @@ class Credentials:
             raise CredentialsFault([f"$: {fault}"]) from None
         faults = [f"$.{key}: unknown key" for key in table if key != "credential"]
         rows: list[Credential] = []
+        names: set[str] = set()
         listed = table.get("credential", [])
         if not isinstance(listed, list):
             raise CredentialsFault([*faults, "$.credential: expected [[credential]] tables"])
         for index, row in enumerate(listed):
             found = _read(row, f"$.credential[{index}]", faults)
-            if any(found.name == other.name for other in rows):
+            if found.name in names:
                 faults.append(f"$.credential[{index}].name: {found.name!r} stands twice")
+            names.add(found.name)
             rows.append(found)
         if faults:
             raise CredentialsFault(faults)

@@ -6,14 +6,15 @@ Owns the one place where the engine imports the console. All else works with it 
 from __future__ import annotations
 
 from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
-from anomaly.alerts.outbox import Outbox
-from anomaly.live import Live
-from storage.certificates import ServerTls
-
 if TYPE_CHECKING:
+    from anomaly.alerts.outbox import Outbox
+    from anomaly.live import Live
     from ingest.app import App
+    from ingest.config import Config
+    from storage.certificates import ServerTls
 
 
 class Door(Protocol):
@@ -53,6 +54,24 @@ async def opened(app: App, live: Live, outbox: Outbox) -> Door:
     counts = app.wire.messages.counts
     console = Console(options, app.root, city, live, outbox, lambda: counts.get("messages", 0), marks)
     return await console.__aenter__()
+
+
+def users_faults(config: Config) -> list[str]:
+    """What is wrong with the file of the map's users, a line each; nothing without a map or without the file's key."""
+    file = config.console.users_file
+    if not config.console.enabled or file is None:
+        return []
+    try:
+        from console.logins import read_users
+    except ModuleNotFoundError:
+        return []  # that the console is not installed is told when it is opened
+    try:
+        read_users(Path(file))
+    except ValueError as fault:
+        return [f"{file}: {fault}"]
+    except OSError as fault:
+        return [f"$.console.users_file: {file}: {fault.strerror}; make it with `yuzui console user add`"]
+    return []
 
 
 def engine_version() -> str:

@@ -295,14 +295,17 @@ def retire_points(path: Path, config: Config, point_ids: Collection[str]) -> Reg
     Raises RegistryFaults (also where an id is not in the registry), OSError.
     """
     before = read_registry(path, config)
+    if before.faults_count and not before.rows:
+        raise RegistryFaults(before)
     known = {*before.table["point_id"], *before.retired}
     if unknown := sorted(set(point_ids) - known):
         raise RegistryFaults(_refused(path, [f'no good row for point "{name}"' for name in unknown]))
     ids = set(point_ids)
     if path.suffix == ".parquet":
         table = pl.read_parquet(path)
-        was = pl.col("retired").cast(pl.Boolean) if "retired" in table.columns else pl.lit(False)
-        marked = table.with_columns(retired=was.fill_null(False) | pl.col("point_id").is_in(list(ids)))
+        said = pl.col("retired").cast(pl.String).str.strip_chars().str.to_lowercase()
+        was = said.is_in(["true", "1"]).fill_null(False) if "retired" in table.columns else pl.lit(False)
+        marked = table.with_columns(retired=was | pl.col("point_id").cast(pl.String).is_in(list(ids)))
         return _replaced(path, config, lambda tmp: marked.write_parquet(tmp))
     text = changed(_text(path), "retired", "true", lambda row: row.get("point_id") in ids)
     return _replaced(path, config, lambda tmp: _write_text(tmp, text, path))

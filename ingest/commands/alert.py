@@ -53,7 +53,7 @@ def command() -> None:
 @command.command("list")
 @config_option
 @click.option("--open", "open_only", is_flag=True, help="Only those still firing.")
-@click.option("--limit", default=50, show_default=True)
+@click.option("--limit", default=50, show_default=True, type=click.IntRange(1))
 @json_option
 def list_(config_path: str, open_only: bool, limit: int, as_json: bool) -> None:
     """Alerts with their newest state."""
@@ -117,7 +117,7 @@ def ack(config_path: str, alert_id: str, by: str, note: str) -> None:
 @command.command()
 @config_option
 @click.argument("alert_id", required=False)
-@click.option("--limit", default=100, show_default=True, help="The newest so many.")
+@click.option("--limit", default=100, show_default=True, type=click.IntRange(1), help="The newest so many.")
 @json_option
 def log(config_path: str, alert_id: str | None, limit: int, as_json: bool) -> None:
     """Every step, of one alert and its group or of all: fired, sent, answered, escalated, silenced …"""

@@ -27,6 +27,8 @@ UNITS_US = {"s": 1_000_000.0, "ms": 1_000.0, "us": 1.0, "ns": 0.001}
 AUTO_UNITS = ((1e11, "s"), (1e14, "ms"), (1e17, "us"), (float("inf"), "ns"))
 """Numeric times below the first number are seconds, and so on: each bound lies beyond the year 5000 in its unit and
 before 1974 in the next."""
+TIME_US_MAX = float(1 << 62)
+"""µs beyond which int64 would turn round."""
 SOURCE = "backtest"
 
 FILE = click.Path(exists=True, dir_okay=False, path_type=Path)
@@ -75,6 +77,11 @@ def command(
     from anomaly.backtest import backtest
     from ingest.config import Config
 
+    given = [file.resolve() for file in (readings, points_file, rules_file) if file]
+    if any(file.resolve() in given for file in (out, alerts_file) if file):
+        raise click.ClickException(
+            "--out and --alerts are files of their own: what is read is never written over"
+        )
     config = load_or_fail(str(rules_file)) if rules_file else Config()
     zone = time_zone or config.city.time_zone
     try:
@@ -152,9 +159,14 @@ def _times(column: pl.Series, unit: str) -> Any:
         return column.cast(pl.Datetime("us")).to_physical().to_numpy()
     if not column.dtype.is_numeric():
         raise click.ClickException(f"time: cannot be read as a time: {column.dtype}")
+    numbers = column.cast(pl.Float64)
+    if not numbers.is_finite().all():
+        raise click.ClickException("time: a number that is none (NaN or infinity)")
+    largest = float(numbers.abs().max() or 0)  # type: ignore[arg-type]
     if unit == "auto":
-        largest = float(column.cast(pl.Float64).abs().max() or 0)  # type: ignore[arg-type]
         unit = next(name for below, name in AUTO_UNITS if largest < below)
+    if largest * UNITS_US[unit] >= TIME_US_MAX:
+        raise click.ClickException(f"time: {largest:g} is no time in {unit}: --time-unit says another")
     if column.dtype.is_integer():
         whole = column.cast(pl.Int64)
         return (whole // 1_000 if unit == "ns" else whole * int(UNITS_US[unit])).to_numpy()

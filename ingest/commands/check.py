@@ -11,6 +11,7 @@ import orjson
 from ingest.cli import config_option, json_option
 from ingest.commands.common import load_or_fail
 from ingest.config import Config
+from ingest.mapdoor import users_faults
 from ingest.modes import too_open
 from storage import retention
 
@@ -54,7 +55,8 @@ def command(config_path: str, as_json: bool) -> None:
     config = load_or_fail(config_path)
     registry = read_registry(Path(config.points.file), config)
     queries, broken = query_faults(config)
-    fault_lines = [*registry.report(), *(credentials := credential_faults(config)), *broken]
+    credentials = [*credential_faults(config), *users_faults(config)]
+    fault_lines = [*registry.report(), *credentials, *broken]
     kinds = Counter(registry.table["kind"].to_list())
     found = {
         "config": config_path,
@@ -75,7 +77,11 @@ def command(config_path: str, as_json: bool) -> None:
     else:
         for line in fault_lines:
             click.echo(line, err=True)
-        verdict = "config is right" if not found["faults"] else "registry, credentials or queries have faults"
+        verdict = (
+            "config is right"
+            if not found["faults"]
+            else "registry, credentials, users or queries have faults"
+        )
         listener = f"listener on {found['listener']}" if found["listener"] else "no listener"
         click.echo(
             f"{verdict}: {found['points']:,} points of {len(kinds)} kinds, {len(config.source)} sources, "

@@ -7,10 +7,10 @@ from __future__ import annotations
 
 import http.client
 import json
+import math
 import os
 import socket
-import urllib.error
-import urllib.request
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +18,7 @@ import click
 
 from ingest.config import Config
 from ingest.configfile import ConfigFaults, load
+from storage.fsync import replace_durably
 
 ENGINE_FILE = "engine.json"
 """In the data folder: pid and ports of the engine that holds its lock."""
@@ -25,6 +26,55 @@ SOCKET_FILE = "ops.sock"
 """In the data folder, where the operators' port speaks TLS: the same answers, for whoever may enter the folder."""
 ANSWER_S_MAX = 5.0
 """For its health; the engine answers in milliseconds or its loop hangs."""
+
+
+class Number(click.FloatRange):
+    """A number on the command line. What is none ("nan", "inf") lies in no range: click's own would let it through."""
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float:
+        """As of FloatRange."""
+        number: float = super().convert(value, param, ctx)
+        if not math.isfinite(number):
+            self.fail(f"{value} is no number to count with.", param, ctx)
+        return number
+
+
+def plain(text: object, keep: str = "") -> str:
+    """Text of strangers as a terminal may show it: no control characters, which could move its cursor or worse."""
+    return "".join(c if c.isprintable() or c in keep else "\N{REPLACEMENT CHARACTER}" for c in str(text))
+
+
+def refuse_password(password: str, chars_min: int) -> None:
+    """Raise ClickException for one that could never let anybody in, or lets in too many."""
+    from storage.passwords import PASSWORD_BYTES_MAX
+
+    if len(password) < chars_min:
+        raise click.ClickException(f"a password has at least {chars_min} character{'s' * (chars_min > 1)}")
+    if len(password.encode(errors="replace")) > PASSWORD_BYTES_MAX:
+        raise click.ClickException(f"a password has at most {PASSWORD_BYTES_MAX:,} bytes")
+
+
+def write_private(path: Path, text: str, like: Path, check: Callable[[Path], object] | None = None) -> None:
+    """Put ``text`` into ``path``, whole or not at all, once ``check`` has read it.
+
+    A file that was there keeps its mode and owner. A new one is for one user only: where root writes, that of ``like``
+    (the data folder), since an engine of another user could not read it. Raises OSError, and what ``check`` raises.
+    """
+    tmp = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        tmp.touch(mode=0o600)
+        tmp.write_text(text, "utf-8")
+        if check is not None:
+            check(tmp)
+        there = path.exists()
+        if os.geteuid() == 0 and (there or like.exists()):
+            owner = (path if there else like).stat()
+            os.chown(tmp, owner.st_uid, owner.st_gid)
+        if there:
+            tmp.chmod(path.stat().st_mode & 0o777)
+        replace_durably(tmp, path)
+    finally:
+        tmp.unlink(missing_ok=True)
 
 
 def load_or_fail(path: str) -> Config:
@@ -63,9 +113,9 @@ def engine_vitals(folder: Path) -> dict[str, Any] | None:
     try:
         engine = json.loads((folder / ENGINE_FILE).read_text())
         vitals = _asked(engine, folder, "/healthz")
-        # After a kill the file stays, and another folder's engine may have taken the port.
-        return vitals if vitals.get("pid") == engine["pid"] else None
-    except (OSError, ValueError, KeyError):
+        # After a kill the file stays, and another folder's engine or a stranger may have taken the port.
+        return vitals if isinstance(vitals, dict) and vitals.get("pid") == engine["pid"] else None
+    except (OSError, ValueError, KeyError, TypeError):
         return None
 
 
@@ -76,7 +126,7 @@ def engine_answer(folder: Path, path: str) -> Any | None:
     try:
         engine = json.loads((folder / ENGINE_FILE).read_text())
         return _asked(engine, folder, path)
-    except (OSError, ValueError, KeyError):
+    except (OSError, ValueError, KeyError, TypeError):
         return None
 
 
@@ -99,10 +149,15 @@ class _Here(http.client.HTTPConnection):
 
 
 def _asked(engine: dict[str, Any], folder: Path, path: str) -> Any:
-    """JSON of a GET, ready (200) or not (503). Raises OSError, ValueError."""
-    if not engine.get("ops_tls"):
-        return _healthz(f"http://{engine['ops_host']}:{engine['ops_port']}{path}")
-    here = _Here(folder)
+    """JSON of a GET, ready (200) or not (503). Raises OSError, ValueError.
+
+    Straight to it: a proxy of the environment (http_proxy) is for the world outside.
+    """
+    here: http.client.HTTPConnection = (
+        _Here(folder)
+        if engine.get("ops_tls")
+        else http.client.HTTPConnection(engine["ops_host"], engine["ops_port"], timeout=ANSWER_S_MAX)
+    )
     try:
         here.request("GET", path)
         return json.loads(here.getresponse().read())
@@ -110,14 +165,3 @@ def _asked(engine: dict[str, Any], folder: Path, path: str) -> Any:
         raise OSError(str(fault)) from fault
     finally:
         here.close()
-
-
-def _healthz(url: str) -> dict[str, Any]:
-    """What it answers, ready (200) or not (503). Raises OSError, ValueError."""
-    try:
-        answer = urllib.request.urlopen(url, timeout=ANSWER_S_MAX)
-    except urllib.error.HTTPError as unready:
-        answer = unready
-    with answer:
-        found: dict[str, Any] = json.load(answer)
-        return found

@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import json
-import os
 import tomllib
+from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 import click
 
 from ingest.cli import config_option, json_option
-from ingest.commands.common import ENGINE_FILE, load_or_fail
+from ingest.commands.common import ENGINE_FILE, load_or_fail, refuse_password, write_private
 from ingest.commands.silence import span_us
 
 PASSWORD_CHARS_MIN = 10
@@ -39,18 +40,17 @@ def add(config_path: str, name: str, role: str, password: str | None, replace: b
     """Add NAME to the console's users file; only a salted scrypt hash of the password is kept."""
     from storage.passwords import hash_password
 
-    path = _file(config_path)
+    path, data = _file(config_path)
     rows = _rows(path)
     known = [row["name"] for row in rows]
     if name in known and not replace:
         raise click.ClickException(f"{name} is there already; --replace gives a new password and role")
     if password is None:
         password = click.prompt("password", hide_input=True, confirmation_prompt=True)
-    if len(password) < PASSWORD_CHARS_MIN:
-        raise click.ClickException(f"a password has at least {PASSWORD_CHARS_MIN} characters")
+    refuse_password(password, PASSWORD_CHARS_MIN)
     rows = [row for row in rows if row["name"] != name]
     rows.append({"name": name, "role": role, "password": hash_password(password)})
-    _write(path, rows)
+    _write(path, rows, data)
     click.echo(f"{name} may {'look and act' if role == 'operate' else 'look'}")
 
 
@@ -59,7 +59,7 @@ def add(config_path: str, name: str, role: str, password: str | None, replace: b
 @json_option
 def list_(config_path: str, as_json: bool) -> None:
     """Names and roles."""
-    rows = _rows(_file(config_path))
+    rows = _rows(_file(config_path)[0])
     for row in rows:
         click.echo(json.dumps({k: row[k] for k in ("name", "role")}, ensure_ascii=False) if as_json
                    else f"{row['role']:8} {row['name']}")  # fmt: skip
@@ -72,12 +72,12 @@ def list_(config_path: str, as_json: bool) -> None:
 @click.argument("name")
 def remove(config_path: str, name: str) -> None:
     """Take NAME out; its maps are closed within seconds."""
-    path = _file(config_path)
+    path, data = _file(config_path)
     rows = _rows(path)
     left = [row for row in rows if row["name"] != name]
     if len(left) == len(rows):
         raise click.ClickException(f"no user {name}")
-    _write(path, left)
+    _write(path, left, data)
     click.echo(f"{name} is out")
 
 
@@ -91,6 +91,7 @@ def link(config_path: str, name: str, role: str, span: str) -> None:
     make_link = _make_link()
     config = load_or_fail(config_path)
     lasts_s = span_us(span) / 1e6
+    _quoted(name)
     if not 0 < lasts_s <= LINK_S_MAX:
         raise click.ClickException("a link can be used for at most a day")
     root = Path(config.data.dir)
@@ -116,11 +117,12 @@ def _address(root: Path) -> str | None:
     return found
 
 
-def _file(config_path: str) -> Path:
-    file = load_or_fail(config_path).console.users_file
-    if file is None:
+def _file(config_path: str) -> tuple[Path, Path]:
+    """The users file, and the data folder, whose owner is the engine's user."""
+    config = load_or_fail(config_path)
+    if config.console.users_file is None:
         raise click.ClickException("the config names no $.console.users_file")
-    return Path(file)
+    return Path(config.console.users_file), Path(config.data.dir)
 
 
 def _rows(path: Path) -> list[dict[str, Any]]:
@@ -133,19 +135,20 @@ def _rows(path: Path) -> list[dict[str, Any]]:
         raise click.ClickException(f"{path} cannot be read: {fault}") from None
 
 
-def _write(path: Path, rows: list[dict[str, Any]]) -> None:
+def _write(path: Path, rows: list[dict[str, Any]], like: Path) -> None:
     body = "".join(
         "[[user]]\n" + "".join(f"{key} = {_quoted(value)}\n" for key, value in row.items()) + "\n"
         for row in rows
     )
-    tmp = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    check: Callable[[Path], object] | None = None
+    with suppress(ModuleNotFoundError):  # without the console nobody reads it yet
+        from console.logins import read_users
+
+        check = read_users
     try:
-        # Hashes are not secrets to publish either: for the engine's user only.
-        tmp.touch(mode=0o600)
-        tmp.write_text(body, "utf-8")
-        tmp.replace(path)
-    finally:
-        tmp.unlink(missing_ok=True)
+        write_private(path, body, like, check)
+    except ValueError as fault:
+        raise click.ClickException(f"nothing was changed: {fault}") from None
 
 
 def _quoted(text: str) -> str:

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 
 import click
 
 from ingest.cli import config_option
-from ingest.commands.common import load_or_fail
+from ingest.commands.common import load_or_fail, refuse_password, write_private
 
 
 @click.group()
@@ -32,28 +31,24 @@ def add(
     """Append NAME to the listener's credentials file; only a salted scrypt hash of the password is kept."""
     from ingest.credentials import Credentials, CredentialsFault, hash_password
 
-    file = load_or_fail(config_path).listener.credentials_file
+    config = load_or_fail(config_path)
+    file = config.listener.credentials_file
     if file is None:
         raise click.ClickException("the config names no $.listener.credentials_file")
     path = Path(file)
     if not certificate and password is None:
         password = click.prompt("password", hide_input=True, confirmation_prompt=True)
+    if password is not None and not certificate:
+        refuse_password(password, 1)
     lines = [f"\n[[credential]]\nname = {_quoted(name)}"]
     if password is not None and not certificate:
         lines.append(f"password = {_quoted(hash_password(password))}")
     lines.append(f"publish = [{', '.join(_quoted(f) for f in publish)}]\n")
     before = path.read_text("utf-8") if path.exists() else ""
-    tmp = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
-        # Hashes are not secrets to publish either: for the engine's user only.
-        tmp.touch(mode=0o600)
-        tmp.write_text(before + "\n".join(lines), "utf-8")
-        Credentials.load(tmp)
-        tmp.replace(path)
+        write_private(path, before + "\n".join(lines), Path(config.data.dir), Credentials.load)
     except CredentialsFault as fault:
         raise click.ClickException(f"nothing was changed: {fault}") from None
-    finally:
-        tmp.unlink(missing_ok=True)
     click.echo(f"added {name} to {path}; it is taken at the engine's next start")
 
 

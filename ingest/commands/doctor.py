@@ -94,7 +94,7 @@ def open_files(config: Config) -> Finding:
     need = (
         config.listener.connections_max * OPEN_FILES_PER_CONNECTION + 256 if config.listener.enabled else 256
     )
-    advice = f"raise the limit of open files: ulimit -n {need} (hard limit {hard})"
+    advice = f"raise the limit of open files: LimitNOFILE={need} in the unit, or ulimit -n {need} (hard limit {hard})"
     return Finding("open files", hard >= need, f"limit {soft} (hard {hard}), {need} may be wanted", advice)
 
 
@@ -213,7 +213,12 @@ def command(config_path: str, as_json: bool) -> None:
     """Measure disk, clock, limits and connections; say what to mend. Exit code 1 if anything is not well."""
     config = load_or_fail(config_path)
     folder = Path(config.data.dir)
-    took_ms = fsync_ms(folder)
+    try:
+        took_ms = fsync_ms(folder)
+    except OSError as fault:
+        raise click.ClickException(
+            f"nothing can be written in the data folder {folder}: {fault.strerror}; run this as the engine's user"
+        ) from None
     findings = [disk_speed(took_ms), disk_room(folder), clock(), open_files(config)]
     findings += links(config, statistics.median(took_ms), message_rate(folder))
     findings += untimed_sources(folder)

@@ -10,7 +10,7 @@ import click
 
 from ingest.cli import config_option
 from ingest.commands.alert import LOOK_S, moment, open_outbox
-from ingest.commands.common import engine_vitals, load_or_fail
+from ingest.commands.common import Number, engine_vitals, load_or_fail
 
 if TYPE_CHECKING:
     from anomaly.alerts.outbox import Outbox
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 @click.option(
     "--answer-s", default=0, type=click.IntRange(0, 86_400), help="Wait this long for `yuzui alert ack`."
 )
-@click.option("--wait-s", default=20.0, show_default=True, help="For deliveries.")
+@click.option("--wait-s", default=20.0, show_default=True, type=Number(0), help="For deliveries.")
 def command(
     config_path: str,
     severity: int,
@@ -50,11 +50,14 @@ def command(
     outbox = open_outbox(config)
     where = drill.subject(kind, district, name)
     event = drill.begin(outbox, where, severity, by, time.time_ns() // 1000)
-    click.echo(f"drill {event.id} fired")
-    right = _delivered(outbox, event.id, 1, wait_s)
-    if answer_s:
-        right &= _answered(outbox, event.id, answer_s)
-    drill.end(outbox, event, time.time_ns() // 1000)
+    try:
+        click.echo(f"drill {event.id} fired")
+        right = _delivered(outbox, event.id, 1, wait_s)
+        if answer_s:
+            right &= _answered(outbox, event.id, answer_s)
+    finally:
+        # Ctrl-C too: a drill that nobody ends would stand among the open alerts for ever.
+        drill.end(outbox, event, time.time_ns() // 1000)
     click.echo("drill over")
     right &= _delivered(outbox, event.id, 2, wait_s)
     if not right:

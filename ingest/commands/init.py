@@ -5,6 +5,7 @@ from __future__ import annotations
 import shutil
 import sys
 from pathlib import Path
+from shlex import quote
 from typing import Final
 
 import click
@@ -53,11 +54,12 @@ def command(folder: Path, listener_port: int, ops_port: int, service: bool) -> N
     config = folder / "yuzui.toml"
     click.echo(f"written: {', '.join(texts)} in {folder}\nnext:")
     message = '"{\\"ts\\": $(date +%s%3N), \\"v\\": 3.62}"'
-    click.echo(f"  {called()} check -c {config}")
-    click.echo(f"  {called()} run -c {config}")
-    click.echo(f"  mosquitto_pub -p {listener_port} -q 1 -t site/gw-1/level-1 -m {message}")
+    typed = quote(str(config))
+    click.echo(f"  {called()} check -c {typed}")
+    click.echo(f"  {called()} run -c {typed}")
+    click.echo(f"  mosquitto_pub -p {listener_port or 'PORT'} -q 1 -t site/gw-1/level-1 -m {message}")
     click.echo(
-        f'then: {called()} sql -c {config} "SELECT point_id, time, value, flag_name(flag) FROM readings"'
+        f'then: {called()} sql -c {typed} "SELECT point_id, time, value, flag_name(flag) FROM readings"'
     )
 
 

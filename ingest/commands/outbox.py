@@ -17,7 +17,7 @@ def command() -> None:
 @command.command("list")
 @config_option
 @click.option("--state", type=click.Choice(["queued", "sent", "superseded", "dead", "dropped"]))
-@click.option("--limit", default=50, show_default=True)
+@click.option("--limit", default=50, show_default=True, type=click.IntRange(1))
 @json_option
 def list_(config_path: str, state: str | None, limit: int, as_json: bool) -> None:
     """Notifications, newest first, and how many there are in each state."""
@@ -44,7 +44,12 @@ def retry(config_path: str, webhook_ids: tuple[str, ...], every: bool) -> None:
     if not webhook_ids and not every:
         raise click.ClickException("name webhook ids, or --all")
     outbox = open_outbox(load_or_fail(config_path))
-    click.echo(f"{outbox.retry(None if every else list(webhook_ids))} queued again")
+    count = outbox.retry(None if every else list(webhook_ids))
+    if not every and not count:
+        raise click.ClickException(
+            "none of them is a dead letter that can be sent: `yuzui outbox list --state dead`"
+        )
+    click.echo(f"{count} queued again")
 
 
 @command.command()
@@ -52,5 +57,7 @@ def retry(config_path: str, webhook_ids: tuple[str, ...], every: bool) -> None:
 @click.argument("webhook_ids", nargs=-1, required=True)
 def drop(config_path: str, webhook_ids: tuple[str, ...]) -> None:
     """Give up notifications for good; they stay listed as dropped."""
-    outbox = open_outbox(load_or_fail(config_path))
-    click.echo(f"{outbox.drop(list(webhook_ids))} dropped")
+    count = open_outbox(load_or_fail(config_path)).drop(list(webhook_ids))
+    if not count:
+        raise click.ClickException("none of them is queued or dead: `yuzui outbox list`")
+    click.echo(f"{count} dropped")

@@ -24,7 +24,7 @@ _UNKNOWN = f"""
 
 @click.group()
 def command() -> None:
-    """Add, retire, propose or generate points. A running engine takes a new registry at its next start."""
+    """Add, retire, propose or generate points. A running engine takes a new registry with `yuzui reload`."""
 
 
 @command.command()
@@ -99,7 +99,7 @@ def propose(config_path: str, out: str | None) -> None:
     rows = query.connect(root).execute(_UNKNOWN).fetchall()
     text = proposal((Seen(*row) for row in rows), config)
     if out:
-        Path(out).write_text(text)
+        Path(out).write_text(text, "utf-8")
         click.echo(f"{len(rows)} unknown points proposed in {out}")
     else:
         sys.stdout.write(text)
@@ -114,9 +114,13 @@ def propose(config_path: str, out: str | None) -> None:
     type=click.Path(file_okay=False),
 )
 @click.option("--points", default=116_200, show_default=True, type=click.IntRange(1))
-@click.option("--seed", default=1, show_default=True, help="Another seed, another city.")
 @click.option(
-    "--out", help="Default: points.parquet, in a checkout in the city's folder, else here; .csv writes CSV."
+    "--seed", default=1, show_default=True, type=click.IntRange(0), help="Another seed, another city."
+)
+@click.option(
+    "--out",
+    type=click.Path(dir_okay=False),
+    help="Default: points.parquet, in a checkout in the city's folder, else here; .csv writes CSV.",
 )
 def generate(city_dir: str, points: int, seed: int, out: str | None) -> None:
     """Make the demo city's registry: invented sensors, real districts."""

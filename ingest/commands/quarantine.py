@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 import time
 from collections.abc import Iterator
 from datetime import UTC, datetime
@@ -12,7 +13,7 @@ import click
 import orjson
 
 from ingest.cli import config_option, json_option
-from ingest.commands.common import data_dir, engine_vitals, load_or_fail
+from ingest.commands.common import Number, data_dir, engine_vitals, load_or_fail, plain
 from ingest.decode.reasons import REASONS
 
 if TYPE_CHECKING:
@@ -23,6 +24,9 @@ if TYPE_CHECKING:
 FILE_MESSAGES_MAX: Final = 10_000
 """Messages in one file of the spool: at 64 KiB each it fits any memory the engine has."""
 BYTES_SHOWN: Final = 4096
+INT64_MAX: Final = (1 << 63) - 1
+WIDTH: Final = 200
+"""Of a table in a file or pipe: there is no window it must fit."""
 LOOK_S: Final = 0.2
 OUTCOME_S_MAX: Final = 10.0
 """For the lake to show what is on disk; it takes a second or two."""
@@ -138,24 +142,26 @@ def list_(config_path: str, each: bool, limit: int, as_json: bool, **chosen: str
 def _table(rows: list[dict[str, Any]]) -> None:
     from rich.console import Console
     from rich.table import Table
+    from rich.text import Text
 
     table = Table(box=None, pad_edge=False, header_style="bold")
     for name, value in rows[0].items():
         table.add_column(name, justify="right" if isinstance(value, int) else "left", overflow="fold")
     for row in rows:
-        table.add_row(*(_cell(value) for value in row.values()))
-    Console(soft_wrap=False).print(table)
+        # As text: brackets in what strangers sent are no markup of rich.
+        table.add_row(*(Text(_cell(value)) for value in row.values()))
+    Console(soft_wrap=False, width=None if sys.stdout.isatty() else WIDTH).print(table)
 
 
 def _cell(value: object) -> str:
     if isinstance(value, datetime):
         return value.isoformat(sep=" ", timespec="seconds")
-    return "" if value is None else str(value)
+    return "" if value is None else plain(value)
 
 
 @command.command()
 @config_option
-@click.argument("number", type=int)
+@click.argument("number", type=click.IntRange(0, INT64_MAX))
 @json_option
 def show(config_path: str, number: int, as_json: bool) -> None:
     """One refusal in full: its bytes, what to do, and what the config of now would make of it."""
@@ -175,7 +181,7 @@ def show(config_path: str, number: int, as_json: bool) -> None:
         return
     for name, value in row.items():
         if value not in (None, ""):
-            click.echo(f"{name:16}{_cell(value)}")
+            click.echo(f"{name:16}{value if name == 'raw' else _cell(value)}")
     click.echo(f"{'now':16}{now}")
 
 
@@ -205,10 +211,20 @@ def _now(config: Any, row: dict[str, Any], raw: bytes) -> str:
 @command.command()
 @config_option
 @_filters
-@click.option("--id", "numbers", type=int, multiple=True, help="Only this refusal. May be repeated.")
+@click.option(
+    "--id",
+    "numbers",
+    type=click.IntRange(0, INT64_MAX),
+    multiple=True,
+    help="Only this refusal. May be repeated.",
+)
 @click.option("--dry-run", is_flag=True, help="Say how many messages would be sent, and send none.")
 @click.option(
-    "--wait-s", default=600.0, show_default=True, help="How long to wait for the engine; 0 does not wait."
+    "--wait-s",
+    default=600.0,
+    show_default=True,
+    type=Number(0),
+    help="How long to wait for the engine; 0 does not wait.",
 )
 @json_option
 def replay(

@@ -60,8 +60,9 @@ def command(
     except (ManifestBad, NotEmpty) as why:
         raise click.ClickException(str(why)) from None
     except OSError as fault:
+        where = f" ({fault.filename})" if fault.filename else ""
         raise click.ClickException(
-            f"{target} could not be written: {fault.strerror}. It is no data folder yet; run the command again"
+            f"nothing was restored: {fault.strerror}{where}. {target} is no data folder yet; run the command again"
         ) from None
     _show(backup, done, held, as_json)
     if done.faults:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import signal
 import time
 from pathlib import Path
@@ -74,4 +75,8 @@ def command(config_path: str, clock: str, drill: bool) -> None:
         raise click.ClickException(str(fault)) from None
     except EngineFailed as failure:
         click.echo(f"Error: {failure}", err=True)
+        raise click.exceptions.Exit(1) from None
+    except OSError:
+        # Whoever mends it must see where: the line that other commands say is not enough here.
+        logging.getLogger("yuzui.engine").exception("the engine ended")
         raise click.exceptions.Exit(1) from None

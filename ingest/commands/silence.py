@@ -17,6 +17,9 @@ from ingest.commands.common import load_or_fail, noted
 from storage import audit
 
 UNITS_S = {"m": 60, "h": 3600, "d": 86_400}
+INT64_MAX = (1 << 63) - 1
+YEARS = (1971, 9000)
+"""Of times that are typed: what lies beyond is a slip, and no clock shows it in every zone."""
 _SPAN = re.compile(r"(\d+)([mhd])")
 
 
@@ -34,6 +37,8 @@ def time_us(text: str, zone: str) -> int:
         at = datetime.fromisoformat(text)
     except ValueError:
         raise click.BadParameter(f'expected a time such as "2026-07-01T08:00", got "{text}"') from None
+    if not YEARS[0] <= at.year <= YEARS[1]:
+        raise click.BadParameter(f'expected a time of the years {YEARS[0]} to {YEARS[1]}, got "{text}"')
     return round((at if at.tzinfo else at.replace(tzinfo=ZoneInfo(zone))).timestamp() * 1e6)
 
 
@@ -104,7 +109,7 @@ def list_(config_path: str, every: bool, as_json: bool) -> None:
 
 @command.command()
 @config_option
-@click.argument("number", type=int)
+@click.argument("number", type=click.IntRange(1, INT64_MAX))
 @click.option("--by", required=True, help="Who.")
 @click.option("--why", required=True, help="Why.")
 def end(config_path: str, number: int, by: str, why: str) -> None:

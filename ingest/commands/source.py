@@ -8,6 +8,7 @@ import re
 import sys
 from datetime import UTC, datetime, tzinfo
 from pathlib import Path
+from shlex import quote
 from typing import TYPE_CHECKING, Any, Final
 from zoneinfo import ZoneInfo
 
@@ -15,7 +16,7 @@ import click
 import orjson
 
 from ingest.cli import config_option, json_option
-from ingest.commands.common import engine_answer, load_or_fail
+from ingest.commands.common import engine_answer, load_or_fail, plain
 
 if TYPE_CHECKING:
     from ingest.config import Config, SourceSettings
@@ -71,14 +72,14 @@ def new(
         click.echo(text, nl=False)
         return
     path = Path(out) if out else Path(load_or_fail(config_path).sources.dir) / f"{name}.toml"
-    path.parent.mkdir(parents=True, exist_ok=True)
     try:
+        path.parent.mkdir(parents=True, exist_ok=True)
         with path.open("x", encoding="utf-8") as file:
             file.write(text)
-    except FileExistsError:
-        raise click.ClickException(f"{path} is there already: nothing was changed") from None
-    tried = f" --message {message}" if message not in (None, "-") else " --message CAPTURED"
-    click.echo(f"wrote {path}; try it: yuzui source test {path}{tried}")
+    except FileExistsError as there:
+        raise click.ClickException(f"{there.filename} is there already: nothing was changed") from None
+    tried = message if message is not None and message != "-" else "CAPTURED"
+    click.echo(f"wrote {path}; try it: yuzui source test {quote(str(path))} --message {quote(tried)}")
 
 
 @command.command()
@@ -185,6 +186,7 @@ def _at(us: int, zone: tzinfo) -> str:
 def _show(trial: Trial, settings: SourceSettings, zone: tzinfo) -> None:
     from rich.console import Console
     from rich.table import Table
+    from rich.text import Text
 
     console = Console(soft_wrap=True)
     if trial.readings:
@@ -196,17 +198,18 @@ def _show(trial: Trial, settings: SourceSettings, zone: tzinfo) -> None:
         for one in trial.readings:
             value = "no value" if math.isnan(one.value) else repr(one.value)
             note = "" if one.in_window else "outside the time window now"
-            table.add_row(one.point_id, _at(one.time_us, zone), value, one.unit, str(one.flag or ""), note)
+            cells = (one.point_id, _at(one.time_us, zone), value, one.unit, str(one.flag or ""), note)
+            table.add_row(*(Text(plain(cell)) for cell in cells))
         console.print(table)
     for event in trial.events:
-        click.echo(f"event {event.type} {event.id}: {event.state} at {_at(event.at_us, zone)}")
+        click.echo(f"event {event.type} {plain(event.id)}: {event.state} at {_at(event.at_us, zone)}")
     for refusal in trial.refusals:
-        whose = f" {refusal.point_id}" if refusal.point_id else ""
+        whose = f" {plain(refusal.point_id)}" if refusal.point_id else ""
         click.echo(
-            f"refused: {refusal.reason}{whose}  {refusal.detail}\n    {_advice(trial, refusal, settings)}"
+            f"refused: {refusal.reason}{whose}  {plain(refusal.detail)}\n    {_advice(trial, refusal, settings)}"
         )
     if trial.left_over:
-        click.echo(f"not mapped: {', '.join(trial.left_over)}")
+        click.echo(f"not mapped: {plain(', '.join(trial.left_over))}")
     if not trial.registry and trial.readings:
         click.echo(
             "no registry was asked: each point needs a row in it, or its device a [devices] table in the file"
@@ -256,6 +259,7 @@ def show_sources(rows: list[dict[str, Any]]) -> None:
     """A table of sources and their counts."""
     from rich.console import Console
     from rich.table import Table
+    from rich.text import Text
 
     table = Table(box=None, pad_edge=False, header_style="bold")
     names = (
@@ -269,6 +273,7 @@ def show_sources(rows: list[dict[str, Any]]) -> None:
         "quarantined",
         "late",
         "skew",
+        "heard",
         "door",
     )
     for name in names:
@@ -277,14 +282,20 @@ def show_sources(rows: list[dict[str, Any]]) -> None:
     for row in rows:
         refused = row.get("quarantined") or {}
         worst = max(refused, key=lambda reason: refused[reason], default="")
-        table.add_row(
+        cells = (
             row["source"], row.get("field", ""), row.get("codec", ""),
             _count(row.get("points")), _share(row.get("online")), _count(row.get("received")),
             _count(row.get("per_s"), 1),
             f"{sum(refused.values()):,} {worst}" if refused else "",
-            _span(row.get("lateness_s")), _span(row.get("skew_s")), str(row.get("door", "")),
+            _span(row.get("lateness_s")), _span(row.get("skew_s")), _heard(row.get("last_received_us")),
+            str(row.get("door", "")),
         )  # fmt: skip
+        table.add_row(*(Text(cell) for cell in cells))
     Console(soft_wrap=False, width=None if sys.stdout.isatty() else 200).print(table)
+
+
+def _heard(us: int | None) -> str:
+    return "" if us is None else datetime.fromtimestamp(us / 1e6, UTC).astimezone().strftime("%m-%d %H:%M:%S")
 
 
 def _count(number: float | None, digits: int = 0) -> str:

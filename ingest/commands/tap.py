@@ -13,7 +13,7 @@ import click
 import orjson
 
 from ingest.cli import config_option, json_option
-from ingest.commands.common import data_dir
+from ingest.commands.common import data_dir, plain
 from ingest.decode.reasons import REASONS
 
 if TYPE_CHECKING:
@@ -32,7 +32,7 @@ RAW_CHARS_SHOWN = 120
 @click.option(
     "--point", "pattern", default="*", show_default=True, help="Only point ids (or topics) like this."
 )
-@click.option("--count", type=int, default=0, help="End after this many lines; 0 goes on.")
+@click.option("--count", type=click.IntRange(0), default=0, help="End after this many lines; 0 goes on.")
 @click.option("--from-start", is_flag=True, help="Begin at the journal's first record instead of now.")
 @json_option
 def command(
@@ -58,7 +58,8 @@ def _text(line: dict[str, object]) -> str:
         advice = REASONS[reason].advice if reason in REASONS else ""
         raw = str(line["raw"])[:RAW_CHARS_SHOWN]
         return (
-            f"{line['received_at']}  {reason:18} {line['topic']}  {line['detail']}\n    {raw}\n    {advice}"
+            f"{line['received_at']}  {reason:18} {plain(line['topic'])}  {plain(line['detail'])}\n"
+            f"    {plain(raw)}\n    {advice}"
         )
     return f"{line['time']}  {line['point_id']:32} {line['value']} {line['unit']}"
 
@@ -101,26 +102,32 @@ def _at(us: int) -> str:
 
 
 def _readings(root: Path, from_start: bool) -> Iterator[dict[str, object]]:
-    from storage import pointmap
     from storage.records import RecordType, decode_readings
 
-    table = pointmap.load(root)
-    if table is None:
-        raise click.ClickException(f"no points in {root}")
-    names: dict[int, tuple[str, str]] = {}
-    columns = (table[c].to_pylist() for c in ("point", "point_id", "unit"))
-    for number, point_id, unit in zip(*columns, strict=True):
-        names[number] = (point_id, unit or "")
+    names = _names(root)
     for records in _records(root, from_start):
         for record in records:
             if record.type is not RecordType.READINGS:
                 continue
             batch = decode_readings(record.body)
+            if len(batch) and int(batch.point.max()) >= len(names):
+                names = _names(root)  # points that a reload brought since
             for point, at, value in zip(
                 batch.point.tolist(), batch.time.tolist(), batch.value.tolist(), strict=True
             ):
                 point_id, unit = names.get(point, (str(point), ""))
                 yield {"time": _at(at), "point_id": point_id, "value": value, "unit": unit}
+
+
+def _names(root: Path) -> dict[int, tuple[str, str]]:
+    """Id and unit by a point's number."""
+    from storage import pointmap
+
+    table = pointmap.load(root)
+    if table is None:
+        raise click.ClickException(f"no points in {root}")
+    columns = (table[c].to_pylist() for c in ("point", "point_id", "unit"))
+    return {number: (point_id, unit or "") for number, point_id, unit in zip(*columns, strict=True)}
 
 
 def _refusals(root: Path, from_start: bool) -> Iterator[dict[str, object]]:

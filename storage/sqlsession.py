@@ -13,6 +13,7 @@ import re
 import sys
 import threading
 from datetime import UTC, datetime
+from decimal import Decimal
 from pathlib import Path
 from typing import Any, Final
 
@@ -27,6 +28,8 @@ from storage.sqlcage import enclose
 from storage.sqlrules import NotAllowed, check, macros_of
 
 BATCH_ROWS: Final = 8192
+DOUBLE_DIGITS: Final = 15
+"""Decimal digits that a double holds whatever they are."""
 TRIAL: Final = "trial"
 """Instead of a format: is this a statement that could be answered?"""
 TYPES: Final = {
@@ -119,18 +122,27 @@ def _warm_up(lake_sql: str) -> None:
     duckdb.connect().close()
 
 
-def _plain(value: Any) -> Any:
-    """What JSON has no word for: times as ISO 8601, bytes as hex, NaN and infinities as null."""
+def plain_json(value: Any) -> Any:
+    """What JSON has no word for: times as ISO 8601, bytes as hex, NaN and infinities as null, intervals as P0M1DT0S.
+
+    A sum is a number, though DuckDB's is wider than 64 bits; what no number of JSON's readers holds becomes text.
+    """
     if isinstance(value, float):
         return value if math.isfinite(value) else None
+    if isinstance(value, Decimal):
+        if value == (whole := int(value)) and value.as_tuple().exponent == 0:
+            return whole if abs(whole) < 1 << 63 else str(value)
+        return float(value) if len(value.as_tuple().digits) <= DOUBLE_DIGITS else str(value)
     if isinstance(value, datetime):
         return value.isoformat()
     if isinstance(value, bytes):
         return value.hex()
-    if isinstance(value, list):
-        return [_plain(v) for v in value]
+    if isinstance(value, pa.MonthDayNano):
+        return f"P{value.months}M{value.days}DT{value.nanoseconds / 1e9:g}S"
+    if isinstance(value, (list, tuple)):
+        return [plain_json(v) for v in value]
     if isinstance(value, dict):
-        return {str(k): _plain(v) for k, v in value.items()}
+        return {str(k): plain_json(v) for k, v in value.items()}
     if value is None or isinstance(value, (str, int, bool)):
         return value
     return str(value)
@@ -139,8 +151,7 @@ def _plain(value: Any) -> Any:
 def _json(table: pa.Table) -> bytes:
     columns = [{"name": field.name, "type": str(field.type)} for field in table.schema]
     lists = [column.to_pylist() for column in table.columns]
-    rows = [[_plain(value) for value in row] for row in zip(*lists, strict=True)]
-    # Integers beyond 64 bits become text in _plain only where Arrow has a wider type; orjson refuses what is left.
+    rows = [[plain_json(value) for value in row] for row in zip(*lists, strict=True)]
     return orjson.dumps({"columns": columns, "rows": rows}, default=str)
 
 

@@ -5,13 +5,14 @@ from __future__ import annotations
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from itertools import islice
 from pathlib import Path
 from typing import IO, Any
 
 import click
 
 from ingest.cli import config_option
-from ingest.commands.common import data_dir, load_or_fail
+from ingest.commands.common import data_dir, load_or_fail, plain
 
 CELL_CHARS_MAX = 60
 """Wider text is cut on a terminal; --format csv or json shows all of it."""
@@ -75,6 +76,7 @@ def _answer(lake_sql: Path, query: str | None, form: str) -> None:
 
     from storage import query as lake
 
+    failed = False
     with duckdb.connect() as con:
         con.execute(lake_sql.read_text(encoding="utf-8"))
         for statement in [query] if query else _typed(sys.stdin):
@@ -88,6 +90,10 @@ def _answer(lake_sql: Path, query: str | None, form: str) -> None:
                 if query:
                     raise click.ClickException(str(fault)) from None
                 click.echo(f"error: {fault}", err=True)
+                failed = True
+    # At a prompt a person has seen it; a script sees the code.
+    if failed and not sys.stdin.isatty():
+        raise click.exceptions.Exit(1)
 
 
 @contextmanager
@@ -145,24 +151,49 @@ def _typed(lines: IO[str]) -> Any:
 
 
 def _show(table: Any, form: str) -> None:
+    names = _different(table.column_names)
     if form == "csv":
+        import pyarrow as pa
         import pyarrow.csv
 
-        pyarrow.csv.write_csv(table, sys.stdout.buffer)
+        try:
+            pyarrow.csv.write_csv(table.rename_columns(names), sys.stdout.buffer)
+        except pa.ArrowException as fault:
+            raise click.ClickException(
+                f"CSV cannot hold this ({fault}): ask for --format json, or cast to VARCHAR"
+            ) from None
         return
+    rows = zip(*(column.to_pylist() for column in table.columns), strict=True)
     if form == "json":
         import orjson
 
-        for row in table.to_pylist():
-            click.echo(orjson.dumps(row, default=str).decode())
+        from storage.sqlsession import plain_json
+
+        for row in rows:
+            said = {name: plain_json(value) for name, value in zip(names, row, strict=True)}
+            click.echo(orjson.dumps(said, default=str).decode())
         return
     from rich.console import Console
-    from rich.table import Table
+    from rich.table import Column, Table
+    from rich.text import Text
 
-    shown = Table(*table.column_names)
-    for row in table.slice(0, ROWS_SHOWN_MAX).to_pylist():
-        shown.add_row(*("" if v is None else str(v)[:CELL_CHARS_MAX] for v in row.values()))
+    shown = Table(*(Column(Text(name)) for name in names))
+    for row in islice(rows, ROWS_SHOWN_MAX):
+        # As text: brackets in a cell are no markup of rich, and what strangers sent moves no cursor.
+        cells = ("" if v is None else plain(str(v)[:CELL_CHARS_MAX], keep="\n\t") for v in row)
+        shown.add_row(*(Text(cell) for cell in cells))
     console = Console()
     console.print(shown)
     if len(table) > ROWS_SHOWN_MAX:
         console.print(f"{ROWS_SHOWN_MAX} of {len(table)} rows; --format csv shows all")
+
+
+def _different(names: list[str]) -> list[str]:
+    """Names of columns as DuckDB's own shell has them: of two of one name the second is NAME_1."""
+    found: list[str] = []
+    for name in names:
+        number, other = 1, name
+        while other in found:
+            number, other = number + 1, f"{name}_{number}"
+        found.append(other)
+    return found

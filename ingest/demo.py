@@ -49,6 +49,8 @@ CHILD_S_MAX = 60.0
 CLOCK_TICKS = os.sysconf("SC_CLK_TCK")
 MB = 1_000_000
 LINK_S = 3600.0
+MARK = ".yuzui-demo"
+"""A file that says whose folder it is: anybody's config is called yuzui.toml, and a demo empties its folder."""
 
 Say = Callable[[str], None]
 Watch = Callable[[dict[str, Any]], None]
@@ -273,6 +275,11 @@ def _sources(events: Path, into: Path) -> None:
         (into / file.name).write_text(file.read_text("utf-8"), "utf-8")
 
 
+def is_demos(folder: Path) -> bool:
+    """Whether a demo made ``folder``, and another may empty it."""
+    return (folder / MARK).is_file() or (folder / "yuzui.d" / "90-demo.toml").is_file()
+
+
 def map_installed() -> bool:
     """Whether the extra is there."""
     return find_spec("console") is not None and find_spec("console.server") is not None
@@ -302,6 +309,7 @@ def run_demo(options: DemoOptions, say: Say, watch: Watch) -> DemoResult:
     if options.folder.exists():
         shutil.rmtree(options.folder)
     options.folder.mkdir(parents=True)
+    (options.folder / MARK).write_text("made by yuzui demo; the next one empties this folder\n")
     secret = secrets.token_hex(16)
     receiver_options = ReceiverOptions(log_file=str(options.folder / "webhooks.jsonl"), secret=secret)
     with Child("ingest.simulate.receiver", json.dumps(asdict(receiver_options))) as receiver:

@@ -11,11 +11,23 @@ from typing import Any
 import click
 
 from ingest.cli import json_option
+from ingest.commands.common import Number
 
 _scale = click.option(
-    "--scale", default=1.0, show_default=True, help="Share of each system's devices; at least one of each."
+    "--scale",
+    default=1.0,
+    show_default=True,
+    type=Number(0, 10, min_open=True),
+    help="Share of each system's devices; at least one of each.",
 )
-_seed = click.option("--seed", default=1, show_default=True)
+_seed = click.option("--seed", default=1, show_default=True, type=click.IntRange(0))
+_port = click.option(
+    "--port",
+    default=1883,
+    show_default=True,
+    type=click.IntRange(1, 65_535),
+    help="Of the engine's MQTT listener.",
+)
 
 
 @click.group()
@@ -34,10 +46,18 @@ def command() -> None:
 @click.argument("folder", type=click.Path(file_okay=False, path_type=Path))
 @_scale
 @_seed
-@click.option("--port", default=1883, show_default=True, help="Of the engine's MQTT listener.")
-@click.option("--ops-port", default=9180, show_default=True)
-@click.option("--port-first", default=21_200, show_default=True, help="First of the ports for plain TCP.")
-@click.option("--interval", "interval_s", type=float, help="Seconds between a device's readings, for all.")
+@_port
+@click.option("--ops-port", default=9180, show_default=True, type=click.IntRange(0, 65_535))
+@click.option(
+    "--port-first",
+    default=21_200,
+    show_default=True,
+    type=click.IntRange(1, 65_000),
+    help="First of the ports for plain TCP.",
+)
+@click.option(
+    "--interval", "interval_s", type=Number(1), help="Seconds between a device's readings, for all."
+)
 def make(
     folder: Path, scale: float, seed: int, port: int, ops_port: int, port_first: int, interval_s: float | None
 ) -> None:
@@ -58,11 +78,13 @@ def make(
 
 @command.command()
 @click.argument("folder", type=click.Path(exists=True, file_okay=False, path_type=Path))
-@click.option("--seconds", default=60, show_default=True)
+@click.option("--seconds", default=60, show_default=True, type=click.IntRange(1))
 @_scale
 @_seed
-@click.option("--port", default=1883, show_default=True, help="Of the engine's MQTT listener.")
-@click.option("--events", default=1.0, show_default=True, help="Cases a day, in times the city's own.")
+@_port
+@click.option(
+    "--events", default=1.0, show_default=True, type=Number(0), help="Cases a day, in times the city's own."
+)
 @json_option
 def speak(
     folder: Path, seconds: int, scale: float, seed: int, port: int, events: float, as_json: bool
@@ -73,9 +95,12 @@ def speak(
     from ingest.simulate.systems.speak import speak as spoken
 
     _needs(folder, "yuzui.toml", "make it: yuzui city make")
-    said = asyncio.run(
-        spoken(folder, city_folder(), seconds=seconds, scale=scale, seed=seed, port=port, events=events)
-    )
+    try:
+        said = asyncio.run(
+            spoken(folder, city_folder(), seconds=seconds, scale=scale, seed=seed, port=port, events=events)
+        )
+    except ExceptionGroup as faults:
+        raise click.ClickException(_first(faults, port)) from None
     _show(report(said), as_json)
 
 
@@ -88,10 +113,27 @@ def check(folder: Path, as_json: bool) -> None:
 
     _needs(folder, "yuzui.toml", "make it: yuzui city make")
     _needs(folder, "data/lake.sql", "run the engine on it, then yuzui city speak")
+    _needs(folder, "ledger/readings.parquet", "be the city first: yuzui city speak")
     found = checked(folder)
     _show(asdict(found), as_json)
     if not found.good:
-        raise SystemExit(1)
+        raise click.exceptions.Exit(1)
+
+
+def _first(faults: ExceptionGroup[Exception], port: int) -> str:
+    """Why the systems could not speak: one answer, for all 365 met the same. Re-raises what is our own mistake."""
+    import aiomqtt
+
+    told, others = faults.split((OSError, aiomqtt.MqttError))
+    if told is None or others is not None:
+        raise faults
+    first: BaseException = told
+    while isinstance(first, BaseExceptionGroup):
+        first = first.exceptions[0]
+    return (
+        f"not all systems could speak to the engine at 127.0.0.1:{port} and its ports for plain TCP: {first}. "
+        "Is it up, on this folder?"
+    )
 
 
 def _needs(folder: Path, name: str, what_to_do: str) -> None:

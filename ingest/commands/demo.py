@@ -10,6 +10,7 @@ import click
 import orjson
 
 from ingest.cli import json_option
+from ingest.commands.common import Number
 from ingest.shipped import command as called
 from ingest.shipped import shipped
 
@@ -31,13 +32,19 @@ def city_folder() -> Path:
 
 
 @click.command()
-@click.option(
-    "--seconds", default=60.0, show_default=True, type=click.FloatRange(1), help="How long the city speaks."
-)
+@click.option("--seconds", default=60.0, show_default=True, type=Number(1), help="How long the city speaks.")
 @click.option("--points", default=116_200, show_default=True, type=click.IntRange(10))
-@click.option("--hz", default=1.0, show_default=True, help="Readings a second and point.")
+@click.option(
+    "--hz", default=1.0, show_default=True, type=Number(0, min_open=True), help="Readings a second and point."
+)
 @click.option("--qos", default=1, show_default=True, type=click.IntRange(0, 1))
-@click.option("--batch", default=0, show_default=True, help="Readings a message; 0: one, on its own topic.")
+@click.option(
+    "--batch",
+    default=0,
+    show_default=True,
+    type=click.IntRange(0),
+    help="Readings a message; 0: one, on its own topic.",
+)
 @click.option(
     "--broker", help="mqtt://host:port: speak through this broker instead of straight to the engine."
 )
@@ -50,11 +57,11 @@ def city_folder() -> Path:
 )
 @click.option(
     "--kill-at",
-    type=click.FloatRange(0, 1),
+    type=Number(0, 1),
     help="kill -9 of the engine after this share of the run; with --scenario storm-city.",
 )
 @click.option("--map/--no-map", default=True, show_default=True, help="Show the map in a browser.")
-@click.option("--seed", default=1, show_default=True)
+@click.option("--seed", default=1, show_default=True, type=click.IntRange(0))
 @click.option(
     "--folder",
     default="data/demo",
@@ -71,17 +78,26 @@ def command(as_json: bool, folder: str, **options: Any) -> None:
     from rich.console import Console
     from rich.live import Live
 
-    from ingest.demo import DemoFailed, DemoOptions, run_demo
+    from ingest.demo import DemoFailed, DemoOptions, is_demos, run_demo
     from ingest.simulate.child import ChildDiedError
+    from storage.lock import DataLock, DataLocked
 
     if options["kill_at"] is not None and (options["scenario"] != "storm-city" or options["broker"]):
         raise click.UsageError("--kill-at goes with --scenario storm-city and without --broker")
     console = Console(stderr=as_json)
     home = Path(folder)
-    if home.exists() and any(home.iterdir()) and not (home / "yuzui.toml").is_file():
+    if home.exists() and any(home.iterdir()) and not is_demos(home):
         raise click.ClickException(
             f"{folder} is not a demo's folder and would be emptied; name another with --folder"
         )
+    if (home / "data").is_dir():
+        try:
+            with DataLock(home / "data"):
+                pass
+        except DataLocked:
+            raise click.ClickException(
+                f"another demo runs in {folder}; end it, or name another with --folder"
+            ) from None
     demo = DemoOptions(folder=home.absolute(), city_dir=city_folder(), **options)
     try:
         if console.is_terminal:

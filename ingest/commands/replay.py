@@ -10,6 +10,7 @@ import click
 import orjson
 
 from ingest.cli import json_option
+from ingest.commands.common import Number
 
 
 @click.command()
@@ -19,9 +20,19 @@ from ingest.cli import json_option
     "--points-file", required=True, type=click.Path(exists=True, dir_okay=False), help="Registry: the topics."
 )
 @click.option(
-    "--speed", default=1.0, show_default=True, help="1 real time, N times faster; 0: as fast as acknowledged."
+    "--speed",
+    default=1.0,
+    show_default=True,
+    type=Number(0),
+    help="1 real time, N times faster; 0: as fast as acknowledged.",
 )
-@click.option("--rate-max", default=0.0, show_default=True, help="Messages a second at most; 0: no limit.")
+@click.option(
+    "--rate-max",
+    default=0.0,
+    show_default=True,
+    type=Number(0),
+    help="Messages a second at most; 0: no limit.",
+)
 @click.option("--qos", default=1, show_default=True, type=click.IntRange(0, 1))
 @click.option("--protocol", default="5", show_default=True, type=click.Choice(["5", "3.1.1"]))
 @click.option(

@@ -5,12 +5,16 @@ from __future__ import annotations
 import sys
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 import orjson
 
 from ingest.cli import json_option
+from ingest.commands.common import Number
+
+if TYPE_CHECKING:
+    from ingest.simulate.run import SimulateReport
 
 
 @click.command()
@@ -35,20 +39,36 @@ from ingest.cli import json_option
     type=click.Path(file_okay=False),
     help="Where to note what was sent and acknowledged, taken before encoding.",
 )
-@click.option("--seconds", default=60.0, show_default=True)
-@click.option("--points", type=int, help="Only this many points, whole gateways first.")
-@click.option("--hz", default=1.0, show_default=True, help="Readings a second and point.")
+@click.option("--seconds", default=60.0, show_default=True, type=Number(0, min_open=True))
+@click.option("--points", type=click.IntRange(1), help="Only this many points, whole gateways first.")
+@click.option(
+    "--hz", default=1.0, show_default=True, type=Number(0, min_open=True), help="Readings a second and point."
+)
 @click.option("--qos", default=1, show_default=True, type=click.IntRange(0, 1))
-@click.option("--batch", default=0, show_default=True, help="Readings a message; 0: one, on its own topic.")
+@click.option(
+    "--batch",
+    default=0,
+    show_default=True,
+    type=click.IntRange(0),
+    help="Readings a message; 0: one, on its own topic.",
+)
 @click.option(
     "--scenario",
     default="steady",
     show_default=True,
     type=click.Choice(["steady", "storm", "outage", "stuck", "storm-city"]),
 )
-@click.option("--seed", default=1, show_default=True)
-@click.option("--aiomqtt-share", default=0.1, show_default=True, help="Gateways that speak through aiomqtt.")
-@click.option("--inflight-max", type=int, help="Messages a gateway leaves unacknowledged.")
+@click.option("--seed", default=1, show_default=True, type=click.IntRange(0))
+@click.option(
+    "--aiomqtt-share",
+    default=0.1,
+    show_default=True,
+    type=Number(0, 1),
+    help="Gateways that speak through aiomqtt.",
+)
+@click.option(
+    "--inflight-max", type=click.IntRange(1, 65_535), help="Messages a gateway leaves unacknowledged."
+)
 @click.option("--user")
 @click.option("--password", envvar="YUZUI_PASSWORD")
 @click.option("--drill", is_flag=True, help="The target may be another machine: made-up readings are meant.")
@@ -58,7 +78,8 @@ def command(
 ) -> None:
     """Publish a simulated city's readings to TARGET (mqtt://host:port), a listener or a broker.
 
-    Ends when all is acknowledged; the ledger then tells what a lossless system must hold.
+    Ends when all is acknowledged; the ledger then tells what a lossless system must hold. Exit code 1 where readings
+    were not sent or not acknowledged.
     """
     from ingest.commands.demo import city_folder
     from ingest.simulate.child import ChildDiedError
@@ -81,9 +102,17 @@ def command(
         raise click.ClickException(str(fault)) from None
     if as_json:
         sys.stdout.write(orjson.dumps(asdict(report)).decode() + "\n")
-        return
+    else:
+        _show(report, chosen.ledger_dir)
+    if report.sent < report.produced or (chosen.qos and report.acked < report.sent):
+        raise click.exceptions.Exit(1)
+
+
+def _show(report: SimulateReport, ledger_dir: Path) -> None:
     click.echo(
         f"{report.sent:,} readings of {report.points:,} points sent by {report.gateways:,} gateways in "
         f"{report.seconds:.1f} s, {report.acked:,} acknowledged, {report.refused:,} refused, {report.not_sent:,} never "
-        f"sent; ledger in {chosen.ledger_dir}"
+        f"sent; ledger in {ledger_dir}"
     )
+    for fault in dict.fromkeys(fault for speaker in report.speakers for fault in speaker.faults):
+        click.echo(f"  {fault}", err=True)

@@ -94,7 +94,8 @@ def load_fleet(points_file: Path) -> Fleet:
     if missing := [name for name in ("point_id", "kind", "topic") if name not in table.columns]:
         raise ValueError(f"{points_file}: no column {', '.join(missing)}")
     if "retired" in table.columns:
-        table = table.filter(pl.col("retired").cast(pl.String).str.to_lowercase().fill_null("") != "true")
+        said = pl.col("retired").cast(pl.String).str.to_lowercase().fill_null("")
+        table = table.filter(~said.is_in(["true", "1"]))
     point_id = [str(p) for p in table["point_id"].to_list()]
     gateway, gateways = _codes(_texts(table, "gateway_id", NO_GATEWAY))
     kind, kinds = _codes(_texts(table, "kind", ""))

@@ -95,14 +95,21 @@ def load_readings(recording: Path) -> pl.DataFrame:
     """A Parquet or CSV with point_id, time and value as readings.
 
     A CSV's times are ISO 8601, with an offset or in UTC; a Parquet's without a zone are UTC. A missing value
-    is null. Raises ValueError naming missing columns, OSError, polars errors.
+    is null. Raises ValueError naming missing columns or a time that is none, OSError, polars errors.
     """
-    table = pl.read_parquet(recording) if recording.suffix == ".parquet" else pl.read_csv(recording)
+    table = (
+        pl.read_parquet(recording)
+        if recording.suffix == ".parquet"
+        # An id that looks like a number is still a name: 007 is not 7.
+        else pl.read_csv(recording, infer_schema_length=None, schema_overrides={"point_id": pl.String})
+    )
     if missing := [name for name in ("point_id", "time", "value") if name not in table.columns]:
         raise ValueError(f"{recording}: no column {', '.join(missing)}")
     if table["time"].dtype == pl.String:
         table = table.with_columns(pl.col("time").str.to_datetime(time_unit="us", time_zone="UTC"))
-    elif getattr(table["time"].dtype, "time_zone", None) is None:
+    elif not isinstance(table["time"].dtype, pl.Datetime):
+        raise ValueError(f"{recording}: time: expected ISO 8601 or timestamps, got {table['time'].dtype}")
+    elif table["time"].dtype.time_zone is None:
         table = table.with_columns(pl.col("time").dt.replace_time_zone("UTC"))
     return _readings(table)
 

@@ -32,6 +32,8 @@ MESSAGES_PER_PARCEL = 500
 POLL_S = 0.005
 BACKOFF_S = (0.1, 2.0)
 ANSWER_S_MAX = 10.0
+FIRST_S_MAX = 20.0
+"""For the first connection: where nothing answers at all, the address is wrong. Later ones are tried for ever."""
 READ_BYTES = 1 << 16
 
 
@@ -120,7 +122,7 @@ def replay(options: ReplayOptions, progress: Progress | None = None) -> ReplayRe
     """Publish a recording; returns when all is acknowledged or given up and the ledger is written.
 
     SIGINT and SIGTERM end it early with a whole ledger. Raises TargetRefusedError, ValueError for a
-    recording that does not fit the registry, OSError.
+    recording that does not fit the registry, OSError, ConnectionError where nobody ever answers.
     """
     address = parse_target(options.target, options.drill)
     course = load_course(load_readings(options.readings), load_fleet(options.points_file))
@@ -156,6 +158,7 @@ class _Player:
         self._sock: socket.socket | None = None
         self._out = b""
         self._retry_at = self._used_at = self._told_at = 0.0
+        self._answered = False
         self._tries = 0
         self._topics = [topic.encode() for topic in course.fleet.topic]
         self._stopped = False
@@ -176,6 +179,9 @@ class _Player:
             if due > at and self._accept(at, due):
                 at = due
             self._serve(0.0 if due > at else POLL_S, begun)
+            if not self._answered and time.monotonic() - begun > FIRST_S_MAX:
+                self._close()
+                raise ConnectionError("{}:{}: nobody answers there as a broker does".format(*self._address))
         limit = time.monotonic() + self._options.drain_s_max
         while (not self._publisher.idle or self._out) and time.monotonic() < limit:
             self._serve(POLL_S, begun)
@@ -276,6 +282,7 @@ class _Player:
         if not data:
             raise ConnectionError("closed by the server")
         self._publisher.feed(data)
+        self._answered |= self._publisher.up
         self._tries = 0 if self._publisher.up else self._tries
 
     def _lose(self) -> None:

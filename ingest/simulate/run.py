@@ -107,9 +107,15 @@ def parse_target(target: str, drill: bool) -> tuple[str, int]:
     parts = urlsplit(target)
     if parts.scheme != "mqtt" or not parts.hostname:
         raise ValueError(f'"{target}": expected mqtt://host:port')
-    port = parts.port or 1883
+    try:
+        port = parts.port or 1883
+    except ValueError:
+        raise ValueError(f'"{target}": a port is 1 to 65535') from None
     if not drill:
-        found = {info[4][0] for info in socket.getaddrinfo(parts.hostname, port, type=socket.SOCK_STREAM)}
+        try:
+            found = {info[4][0] for info in socket.getaddrinfo(parts.hostname, port, type=socket.SOCK_STREAM)}
+        except OSError as fault:
+            raise ValueError(f"{parts.hostname}: {fault.strerror}") from None
         if not all(ipaddress.ip_address(address).is_loopback for address in found):
             raise TargetRefusedError(
                 f"{parts.hostname} is not this machine: made-up readings there could raise real alarms "

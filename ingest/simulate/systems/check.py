@@ -51,7 +51,8 @@ WITH stored AS (
     SELECT l.point_id AS said, s.point_id AS kept, s.n, l.value AS sent, s.value
     FROM read_parquet(?) AS l FULL JOIN stored AS s ON l.point_id = s.point_id AND l.time = s.time
 )
-SELECT count(said), count(kept), count(*) FILTER (kept IS NULL), count(*) FILTER (said IS NOT NULL AND sent <> value),
+SELECT count(said), count(kept), count(*) FILTER (kept IS NULL),
+    count(*) FILTER (said IS NOT NULL AND kept IS NOT NULL AND sent IS DISTINCT FROM value),
     count(*) FILTER (said IS NULL), count(*) FILTER (n > 1)
 FROM met
 """

@@ -78,8 +78,9 @@ def make(
 
     scale       share of each system's devices, at least one of each
     interval_s  of every device, in place of its archetype's own
-    Raises ValueError for tables that do not fit, OSError.
+    Raises ValueError for tables that do not fit, or a folder that holds somebody's config; OSError.
     """
+    refuse_foreign(folder)
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "yuzui.toml").write_text(CONFIG.format(port=port, ops_port=ops_port), "utf-8")
     for name in ("yuzui.d", "sources.d"):
@@ -103,6 +104,15 @@ def make(
     table = pl.concat(frames)
     write(table, folder / "points.parquet")
     return Made(len(list((folder / "sources.d").iterdir())), len(table), devices)
+
+
+def refuse_foreign(folder: Path) -> None:
+    """Raise ValueError where files of ``folder`` that would be replaced were not made here."""
+    config = folder / "yuzui.toml"
+    if config.is_file() and config.read_bytes().startswith(CONFIG.partition("\n")[0].encode()):
+        return
+    if there := [name for name in ("yuzui.toml", "yuzui.d", "sources.d") if (folder / name).exists()]:
+        raise ValueError(f"{folder} has {', '.join(there)} of another config: name another folder")
 
 
 def source_text(system: System, archetype: Archetype, port: int, interval_s: float | None = None) -> str:

@@ -52,6 +52,8 @@ def command(folder: Path, listener_port: int, ops_port: int, service: bool) -> N
     except OSError as fault:
         raise click.ClickException(f"{folder}: {fault.strerror}") from None
     config = folder / "yuzui.toml"
+    if service:
+        click.echo("the unit may write below /var/lib/yuzui only: let [data] dir be there (docs/deploy.md)")
     click.echo(f"written: {', '.join(texts)} in {folder}\nnext:")
     message = '"{\\"ts\\": $(date +%s%3N), \\"v\\": 3.62}"'
     typed = quote(str(config))
@@ -75,6 +77,12 @@ def _texts(folder: Path, listener_port: int, ops_port: int, service: bool) -> di
     found["sample.toml"] = shipped("sample.toml").read_text("utf-8")
     if service:
         ours = shutil.which("yuzui", path=str(Path(sys.executable).parent)) or shutil.which("yuzui")
-        text = shipped(UNIT).read_text("utf-8").replace("/etc/yuzui/yuzui.toml", str(folder / "yuzui.toml"))
-        found[UNIT] = text.replace("/opt/yuzui/bin/yuzui", ours) if ours else text
+        text = shipped(UNIT).read_text("utf-8").replace("/etc/yuzui/yuzui.toml", _word(folder / "yuzui.toml"))
+        found[UNIT] = text.replace("/opt/yuzui/bin/yuzui", _word(ours)) if ours else text
     return found
+
+
+def _word(path: Path | str) -> str:
+    """A path as a word of ExecStart=: systemd cuts at spaces and has a meaning for %."""
+    text = str(path).replace("%", "%%")
+    return f'"{text}"' if " " in text else text

@@ -296,7 +296,8 @@ def test_nobodys_folder_is_emptied_for_a_made_up_city(site: Path) -> None:
 
 def test_what_is_to_be_typed_next_can_be_typed(tmp_path: Path) -> None:
     folder = tmp_path / "a b"
-    assert f"run -c '{folder}/yuzui.toml'" in yuzui_here("init", str(folder)).stdout
+    assert f"run -c '{folder}/yuzui.toml'" in yuzui_here("init", str(folder), "--service").stdout
+    assert f'run -c "{folder}/yuzui.toml"\n' in (folder / "yuzui.service").read_text("utf-8")
 
 
 def test_a_recording_keeps_its_names_and_says_what_is_no_time(tmp_path: Path) -> None:

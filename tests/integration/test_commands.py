@@ -282,7 +282,7 @@ def test_sql_answers_as_table_csv_and_json_and_says_errors_in_one_line(engine: E
         "sql", "--data", str(engine.data), "--format", "csv",
         stdin="SELECT 1 AS one;\nCREATE TABLE t AS\nSELECT 41 AS x;\nSELECT broken;\nUPDATE t SET x = 42;\nFROM t;\n",
     )  # fmt: skip
-    assert piped.returncode == 0
+    assert piped.returncode == 1, "all the others are answered, and a script sees that one failed"
     assert "error: " in piped.stderr
     assert piped.stdout.splitlines()[:2] == ['"one"', "1"]
     assert piped.stdout.splitlines()[-2:] == ['"x"', "42"]

@@ -9,8 +9,7 @@ from __future__ import annotations
 import select
 import socket
 import ssl
-from enum import IntFlag
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Final, Protocol
 
 from ingest.frames import Frames
 from ingest.mqtt.listener import ServerSession
@@ -32,14 +31,15 @@ CLOSED = -1
 _LATER = (BlockingIOError, InterruptedError, ssl.SSLWantReadError, ssl.SSLWantWriteError)
 
 
-class Pause(IntFlag):
-    """Why a connection is not read."""
+class Pause:
+    """Why a connection is not read, as bits of a number: an enum's are some thousand instructions each time one is
+    asked for, and all connections are asked once a second."""
 
-    OUT = 1
+    OUT: Final = 1
     """It does not take its acknowledgements."""
-    UNANSWERED = 2
+    UNANSWERED: Final = 2
     """Too much of it waits for the disk."""
-    ADMISSION = 4
+    ADMISSION: Final = 4
     """Its password is being verified."""
 
 
@@ -88,16 +88,19 @@ class Connection:
         self.unanswered_bytes = 0
         self.detail = ""
         self.handshaking = False
-        self.paused = Pause(0)
+        self.paused = 0
+        """Bits of Pause; read while it is 0."""
         self.owner = owner
         self._sockets = sockets
         self._sock = sock
-        self._fd = sock.fileno()
+        self.fd = sock.fileno()
+        """Of its socket; it means nothing once the connection is closed."""
         self._tls = isinstance(sock, ssl.SSLSocket)
         self._segment: Segment | None = None
         self._out = bytearray()
         self._limit = buffer_bytes_max
-        self._read_max = min(READ_BYTES_MAX, buffer_bytes_max)
+        self.read_bytes_max = min(READ_BYTES_MAX, buffer_bytes_max)
+        """Of one poll."""
         self._chunk = sockets.buffer[: min(CHUNK_BYTES, buffer_bytes_max)]
         sockets.connections[self.epoch] = self
 
@@ -132,7 +135,7 @@ class Connection:
             self.handshaking = True
             self.on_ready(0, self._sockets.now)
         else:
-            self._sockets.watch_reads(self._fd, self)
+            self._sockets.watch_reads(self.fd, self)
             self.owner.handshaken(self)
 
     def on_ready(self, _mask: int, _now: float) -> None:
@@ -147,16 +150,16 @@ class Connection:
         try:
             self._sock.do_handshake()
         except ssl.SSLWantReadError:
-            self._sockets.watch(self._fd, select.EPOLLIN, self)
+            self._sockets.watch(self.fd, select.EPOLLIN, self)
         except ssl.SSLWantWriteError:
-            self._sockets.watch(self._fd, select.EPOLLOUT, self)
+            self._sockets.watch(self.fd, select.EPOLLOUT, self)
         except (OSError, ValueError) as fault:
             self.detail = str(fault)
             self._doom("tls")
         else:
             self.handshaking = False
-            self._sockets.unwatch(self._fd)
-            self._sockets.watch_reads(self._fd, self)
+            self._sockets.unwatch(self.fd)
+            self._sockets.watch_reads(self.fd, self)
             self._sockets.unread.add(self)
             self.owner.handshaken(self)
 
@@ -178,37 +181,34 @@ class Connection:
         return bool(self.epoch) and not self.paused and self.session.stream.plain
 
     @property
-    def direct(self) -> bool:
-        """Whether it may be read and written together with others: a plain socket, nothing held either way."""
-        return not self._tls and not self._out and not self.session.stream.held_bytes
+    def reads_together(self) -> bool:
+        """Whether it is ``plain`` and may be read in one call with others: no TLS, nothing held either way."""
+        return not (self._tls or self._out or self.paused) and self.epoch > 0 and self.session.stream.idle
+
+    @property
+    def writes_together(self) -> bool:
+        """Whether it may be written in one call with others: no TLS, nothing waits."""
+        return not (self._tls or self._out)
 
     @property
     def held_bytes(self) -> int:
         """Received of a message that is not whole yet."""
         return self.session.stream.held_bytes
 
-    @property
-    def fd(self) -> int:
-        """Of its socket; it means nothing once the connection is closed."""
-        return self._fd
-
-    @property
-    def read_bytes_max(self) -> int:
-        """Of one poll."""
-        return self._read_max
-
     def got(self, arena: Arena[Segment], size: int) -> None:
         """``size`` bytes were read for us to ``arena.view[arena.used:]``; below 0: the connection has ended."""
         if size > 0:
             self.last_read = self._sockets.now
-            arena.segment(self._as_segment(), size, self.session.stream.v5)
+            segment = self._segment or self._as_segment()
+            arena.segment(segment, size, segment.v5)
         elif size < 0:
             self._doom("closed_by_peer" if size == CLOSED else "reset")
 
     def _as_segment(self) -> Segment:
         """Ourselves as whoever decodes knows us. Messages are taken once it is known who speaks, and that stays."""
         if self._segment is None:
-            self._segment = Segment(self, self.epoch, self.client_id, self.credential, self.from_publisher)
+            known = self.client_id, self.credential, self.from_publisher, self.session.stream.v5
+            self._segment = Segment(self, self.epoch, *known)
         return self._segment
 
     def read_into(self, arena: Arena[Segment]) -> int:
@@ -218,7 +218,7 @@ class Connection:
             rest = self.session.stream.take_rest()
             at += len(rest)
             arena.view[start:at] = rest
-        before, stop = at, min(at + self._read_max, arena.bytes_max)
+        before, stop = at, min(at + self.read_bytes_max, arena.bytes_max)
         end = ""
         while at < stop:
             try:
@@ -267,7 +267,9 @@ class Connection:
             return
         if session.out:
             self.send_session()
-        self.owner.after_receive(self)
+        # Messages alone ask nothing of a door; a link notes when it heard from its broker.
+        if session.ending or not self.from_publisher:
+            self.owner.after_receive(self)
 
     def _recv(self) -> tuple[bytes, str]:
         """Bytes, and why no more will come ("" when they may)."""
@@ -288,7 +290,7 @@ class Connection:
             total += size
             if size < len(buffer) and not self._tls:
                 break
-            if total >= self._read_max:
+            if total >= self.read_bytes_max:
                 if self._tls:
                     self._sockets.unread.add(self)
                 break
@@ -351,16 +353,11 @@ class Connection:
                 self._sockets.counters["receipts_stale"] += 1
                 self._sockets.counters["acks_stale"] += receipt.messages
             return False
-        self.answered(receipt.size, receipt.messages)
-        return True
-
-    def answered(self, size: int, messages: int) -> None:
-        """``messages`` acknowledgements leave, for ``size`` bytes received."""
-        self._sockets.counters["acks_sent"] += messages
-        self.session.acknowledged(messages)
-        self.unanswered_bytes -= size
+        self.session.acknowledged(receipt.messages)
+        self.unanswered_bytes -= receipt.size
         if self.paused & Pause.UNANSWERED and self.unanswered_bytes <= self._limit // 2:
             self.unpause(Pause.UNANSWERED)
+        return True
 
     def send(self, out: bytes) -> None:
         """Send now what the kernel takes, the rest when it takes more. Never blocks, never raises."""
@@ -374,21 +371,20 @@ class Connection:
         self._rest_of(out, self._send(out))
 
     def was_sent(self, out: bytes, sent: int) -> None:
-        """``sent`` bytes of ``out`` were sent for us; below 0: nobody is there to read it."""
+        """``sent`` bytes of ``out`` were sent, and counted, for us; below 0: nobody is there to read it."""
         if not self.epoch:
             return
         self.last_sent = self._sockets.now
         if sent < 0:
             self._doom("reset")
-            return
-        self._sockets.counters["bytes_out"] += sent
-        self._rest_of(out, sent)
+        else:
+            self._rest_of(out, sent)
 
     def _rest_of(self, out: bytes, sent: int) -> None:
         if sent < len(out) and self.epoch:
             self.last_progress = self._sockets.now
             self._out += out[sent:]
-            self._sockets.watch(self._fd, select.EPOLLOUT, self)
+            self._sockets.watch(self.fd, select.EPOLLOUT, self)
             self._bound()
 
     def _send(self, out: bytes | bytearray) -> int:
@@ -409,7 +405,7 @@ class Connection:
             self.last_sent = self.last_progress = self._sockets.now
             del self._out[:sent]
         if not self._out:
-            self._sockets.unwatch(self._fd)
+            self._sockets.unwatch(self.fd)
         if self.paused & Pause.OUT and len(self._out) <= self._limit // 2:
             self.unpause(Pause.OUT)
 
@@ -419,19 +415,19 @@ class Connection:
         if len(self._out) > OUT_GRACE * self._limit:
             self._doom("slow_reader")
 
-    def pause(self, why: Pause) -> None:
+    def pause(self, why: int) -> None:
         """Do not read until unpaused for this reason."""
         if not self.paused and self.epoch:
-            self._sockets.unwatch_reads(self._fd)
+            self._sockets.unwatch_reads(self.fd)
             self._sockets.counters["pauses"] += 1
         self.paused |= why
 
-    def unpause(self, why: Pause) -> None:
+    def unpause(self, why: int) -> None:
         """Read again unless another reason stands. Its keepalive starts anew."""
         was, self.paused = self.paused, self.paused & ~why
         if was and not self.paused and self.epoch:
             self.last_read = self._sockets.now
-            self._sockets.watch_reads(self._fd, self)
+            self._sockets.watch_reads(self.fd, self)
             if self._tls:
                 self._sockets.unread.add(self)
 
@@ -447,7 +443,7 @@ class Connection:
             self.send_session()
         self._sockets.connections.pop(self.epoch, None)
         self.epoch = 0
-        self._sockets.unwatch_reads(self._fd)
-        self._sockets.unwatch(self._fd)
+        self._sockets.unwatch_reads(self.fd)
+        self._sockets.unwatch(self.fd)
         self._sockets.unread.discard(self)
         self._sock.close()

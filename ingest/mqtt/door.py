@@ -13,6 +13,7 @@ import socket
 from collections import deque
 from collections.abc import Callable
 from concurrent.futures import Executor
+from typing import Final
 
 from ingest.config import ListenerSettings
 from ingest.credentials import Credentials
@@ -32,6 +33,9 @@ TLS_ACCEPTS_PER_POLL_MAX = 16
 """A handshake costs a millisecond or two of the loop; more at once would stop everyone's readings."""
 LOGINS_WAITING_MAX = 2000
 """Passwords that wait to be verified; above it CONNECT is answered "server busy"."""
+
+OPEN: Final = State.OPEN
+"""An enum asked for its member is a thousand instructions, and each connection is asked once a second."""
 
 Close = Callable[[Connection, str], None]
 
@@ -239,13 +243,13 @@ class Door:
         session = conn.session
         assert isinstance(session, ServerSession)
         longest = self._settings.connect_s_max
-        if session.state is State.OPEN:
+        if session.state is OPEN:
             longest = KEEPALIVE_FACTOR * session.keepalive_s
         if conn.paused & Pause.OUT and now - conn.last_progress > longest:
             self._close(conn, "slow_reader")
         elif read_since is None or conn.paused:
             return
-        elif session.state is State.OPEN:
+        elif session.state is OPEN:
             if now - max(conn.last_read, read_since) > longest:
                 session.end(Reason.KEEP_ALIVE_TIMEOUT, "keepalive")
                 self._close(conn, "keepalive")

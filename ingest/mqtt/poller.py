@@ -176,7 +176,7 @@ class Poller:
             # Who may come in and who is taken over is decided behind them, so that their bytes are still theirs.
             others, together = [], []
             for conn in ready:
-                if conn.plain and conn.direct:
+                if conn.reads_together:
                     together.append(conn)
                 elif conn.plain and left > 0 and arena.room > conn.held_bytes:
                     # What connections hold of unfinished messages takes room too, and is not counted as read.
@@ -286,20 +286,26 @@ class Poller:
                 sent += receipt.messages
                 if not receipt.acks:
                     continue
-                if self._sockets.arena is not None and conn.direct:
+                if self._sockets.arena is not None and conn.writes_together:
                     together.append((conn, receipt.acks))
                 else:
                     conn.send(receipt.acks)
         if together:
             self._send_together(together)
+        self._sockets.counters["acks_sent"] += sent
         return sent
 
     def _send_together(self, pieces: list[tuple[Connection, bytes]]) -> None:
         from ingest.mqtt.bulk import write_all
 
         taken = write_all([conn.fd for conn, _ in pieces], [out for _, out in pieces])
+        self._sockets.counters["bytes_out"] += sum(sent for sent in taken if sent > 0)
+        now = self._sockets.now
         for (conn, out), sent in zip(pieces, taken, strict=True):
-            conn.was_sent(out, sent)
+            if sent == len(out):
+                conn.last_sent = now
+            else:
+                conn.was_sent(out, sent)
 
     def flush(self) -> int:
         """Try to write what waits for peers to read; the bytes that still wait."""

@@ -65,6 +65,7 @@ class Segment:
     client_id: str
     credential: str | None
     from_publisher: bool
+    v5: bool
 
 
 @dataclass(slots=True)

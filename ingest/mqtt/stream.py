@@ -62,6 +62,11 @@ class PacketStream:
             and len(self._rest) <= REST_COPIED_MAX
         )
 
+    @property
+    def idle(self) -> bool:
+        """``plain``, and nothing is held: what comes next begins a packet. Asked of each connection that is read."""
+        return self.publishing and not (self.halted or self._rest or self._skip or self.fault)
+
     def take_rest(self) -> bytearray:
         """What is held of a packet that was not whole; it is held no longer."""
         rest, self._rest, self._need = self._rest, bytearray(), 0

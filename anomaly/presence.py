@@ -22,6 +22,7 @@ from anomaly.checks.rows import NO_TIME
 from anomaly.devices import Devices, DevicesOut
 from anomaly.limits import NEVER_US, Limits
 from anomaly.settings import CheckSettings
+from anomaly.silence import silent_for
 from anomaly.state import State
 from storage.batch import I32, I64, US_PER_S, Bool
 from storage.points import PointTable
@@ -180,18 +181,13 @@ class Presence:
         source, gateway = self._source, self._gateway
         gateway_t = newest(gateway, last_t, len(self.back_at))
         gateway_received = newest(gateway, last_received, len(self.back_at))
-        mark = looked_up(self.watermarks(), source)
-        floor = np.maximum(looked_up(self.floor, source), looked_up(self.back_at, gateway))
-        if len(self.devices.names) > 1:
-            np.maximum(floor, looked_up(self.devices.back_at, self.devices.of), out=floor)
-        silent = _passed(mark, np.maximum(last_t, floor))
-        of_gateway = _passed(mark, np.maximum(looked_up(gateway_t, gateway), floor))
-        if self._receive_clock:
-            clear = np.maximum(floor, looked_up(self.clear_since, source))
-            silent = np.maximum(silent, _passed(now, np.maximum(last_received, clear)))
-            heard = looked_up(gateway_received, gateway)
-            of_gateway = np.maximum(of_gateway, _passed(now, np.maximum(heard, clear)))
-        expected = self._limits["expects"] & (last_t != NO_TIME) & ~looked_up(self.down, source)
+        expected, silent, of_gateway = silent_for(
+            now if self._receive_clock else NO_TIME,
+            (last_t, last_received, self._limits["expects"]),
+            (source, self.watermarks(), self.floor, self.clear_since, self.down),
+            (gateway, gateway_t, gateway_received, self.back_at),
+            (self.devices.of, self.devices.back_at),
+        )
         after = self._limits["silence_us"]
         gone = self._gone()
         if gone.any():
@@ -273,9 +269,3 @@ class Presence:
                 if name in number:
                     for field, value in zip(fields, values, strict=True):
                         getattr(self, field)[number[name]] = value
-
-
-def _passed(now: I64 | int, since: I64) -> I64:
-    """now - since, at most NEVER_US; 0 where either never was."""
-    span = np.minimum(np.subtract(now, np.maximum(since, 0)), NEVER_US)
-    return np.where((since == NO_TIME) | np.equal(now, NO_TIME), 0, np.maximum(span, 0))

@@ -6,10 +6,14 @@ from collections.abc import Iterable, Sequence
 from typing import Any
 
 import numpy as np
+import pytest
 
 from anomaly.alerts.event import FIRING, RESOLVED, AlertEvent
 from anomaly.checks.absence import Silences, dead, gateways_out, undecided
+from anomaly.checks.rows import NO_TIME
 from anomaly.engine import Engine
+from anomaly.silence import silent_for
+from storage.fast import IS_COMPILED
 from storage.points import PointTable
 from storage.records import Gap
 from tests.anomaly_city import T0, S, check_settings, kind_settings, point_table, positions, raw_batch
@@ -256,6 +260,33 @@ def test_absence_does_not_depend_on_the_order_of_points_and_changes_nothing() ->
     assert undecided(mixed).tolist() == undecided(silences)[order].tolist()
     assert gateways_out(mixed, 0.6, 3).tolist() == gateways_out(silences, 0.6, 3).tolist()
     assert gateways_out(silences, 0.6, 3).any()
+
+
+@pytest.mark.skipif(not IS_COMPILED, reason="there is no compiled form without numba")
+@pytest.mark.parametrize("clock", ["wall", "events"])
+def test_silences_are_the_same_in_columns_and_in_a_loop(clock: str) -> None:
+    rng = np.random.default_rng(11)
+    n, sources, gateways, devices = 3_000, 5, 40, 60
+
+    def times(size: int) -> np.ndarray:
+        """Around now, some of them never."""
+        return np.where(rng.random(size) < 0.4, NO_TIME, T0 + rng.integers(-90 * S, 20 * S, size))
+
+    of_points = times(n), times(n), rng.random(n) < 0.8
+    code = [rng.integers(0, size, n).astype(np.int32) for size in (sources, gateways, devices)]
+    of_sources = code[0], times(sources), times(sources), times(sources), rng.random(sources) < 0.3
+    of_gateways = code[1], times(gateways), times(gateways), times(gateways)
+    now = T0 if clock == "wall" else NO_TIME
+    both = [
+        silent_for(now, of_points, of_sources, of_gateways, (code[2], times(devices) * 0 + NO_TIME), loop)
+        for loop in (False, True)
+    ]
+    back = code[2], times(devices)
+    both += [silent_for(now, of_points, of_sources, of_gateways, back, loop) for loop in (False, True)]
+    for columns, loop in (both[:2], both[2:]):
+        for one, other in zip(columns, loop, strict=True):
+            assert one.tolist() == other.tolist()
+    assert 100 < np.count_nonzero(both[0][1]) < n, "or nothing was compared"
 
 
 def test_points_that_say_farewell_are_out_at_once_and_back_when_they_are_heard() -> None:

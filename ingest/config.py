@@ -124,7 +124,8 @@ class WireSettings(Settings):
 
     poll_ms: int = Field(20, ge=1, le=100)
     """Sockets are read on a timer, not at each wake-up: at 116,200 messages/s that is five times cheaper, for us and
-    for the broker. Of the 50 ms a reading may take to the journal this spends 20.
+    for the broker. Of the 50 ms a reading may take to the journal this spends 20, or 30 while much comes and there is
+    slack.
     What one poll brings is one group of the journal, so this also paces its fdatasync."""
     message_bytes_max: int = Field(MIB, ge=1024, le=256 * MIB)
     """Largest MQTT packet taken in whole; of a larger PUBLISH the head goes to quarantine."""

@@ -66,6 +66,8 @@ class Devices:
         code_of[large] = np.arange(1, len(large) + 1)
         self.of: I32 = np.zeros(len(points), np.int32)
         self.of[some] = code_of[which]
+        self._members = np.flatnonzero(self.of)
+        self._of_members = self.of[self._members]
         self.back_at = np.full(len(self.names), NO_TIME, np.int64)
         self.out_since = np.full(len(self.names), NO_TIME, np.int64)
 
@@ -86,19 +88,21 @@ class Devices:
         steady    bool[points]: heard for long enough to count as back
         excused   bool[points]: its gateway is the fault, or may be
         """
-        of, n = self.of, len(self.names)
+        n, none = len(self.names), np.zeros(len(self.of), np.bool_)
         if n == 1:
-            nobody, none = np.zeros(1, np.bool_), np.zeros(len(of), np.bool_)
+            nobody = np.zeros(1, np.bool_)
             return DevicesOut(nobody, nobody, none, np.zeros(1, np.int64), np.full(1, NO_TIME, np.int64))
-        expected = silences.expected & (of > 0)
-        quiet = bycode.least(of, silences.silent_us, n, expected)
-        own = absence.Silences(expected, silences.silent_us, looked_up(quiet, of), silences.after_us, of, n)
+        # Of most points a device is nobody's concern: the rest of this is about the others.
+        those, of = self._members, self._of_members
+        expected, silent, heard = silences.expected[those], silences.silent_us[those], heard[those]
+        quiet = bycode.least(of, silent, n, expected)
+        own = absence.Silences(expected, silent, looked_up(quiet, of), silences.after_us[those], of, n)
         is_dead = absence.dead(own)
         held = np.zeros(n, np.bool_)
-        held[of[is_dead & excused]] = True
+        held[of[is_dead & excused[those]]] = True
         was_out = self.out_since != NO_TIME
         last_word = bycode.newest(of, heard, n, expected)
-        came = expected & steady & (heard > looked_up(self.out_since, of))
+        came = expected & steady[those] & (heard > looked_up(self.out_since, of))
         count = counted(of, expected, n)
         missing = count - counted(of, came, n)
         ended = was_out & ((missing < share * count) | (count == 0))
@@ -108,7 +112,8 @@ class Devices:
         self.out_since[ended] = NO_TIME
         self.out_since[began] = last_word[began]
         out = (was_out & ~ended) | began | ended
-        excused = looked_up(out, of) | absence.undecided(own)
+        excused = none
+        excused[those] = looked_up(out, of) | absence.undecided(own)
         return DevicesOut(began, ended, excused, counted(of, is_dead, n), last_word)
 
     def snapshot(self) -> list[list[Any]]:

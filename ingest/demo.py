@@ -29,6 +29,7 @@ from ingest.demonight import NightFigures, free_port, hasten, night_figures, qui
 from ingest.rejudge import keep_journal
 from ingest.simulate.child import Child
 from ingest.simulate.city import generate, write
+from ingest.simulate.event_ledger import EventVerdict, event_verdict
 from ingest.simulate.event_speaker import EventPlan
 from ingest.simulate.judge_ledger import verdict
 from ingest.simulate.probe import ProbeOptions
@@ -45,6 +46,8 @@ STILL_S = 6.0
 """Nothing came in for this long: the broker's queue is empty, and what is missing is missing."""
 JUDGED_WITHIN = 2
 """Journal records: two TICKs on, the hot file with the last reading stands."""
+EVENTS_S_MAX = 30.0
+"""Until what was said of events last stands in the lake: logs are written once a second or so."""
 CHILD_S_MAX = 60.0
 CLOCK_TICKS = os.sysconf("SC_CLK_TCK")
 MB = 1_000_000
@@ -123,13 +126,15 @@ class DemoResult:
     conservation_gap: int = 0
     resent: int = 0
     storm: NightFigures | None = None
+    offices: EventVerdict | None = None
     notes: list[str] = field(default_factory=list)
 
     @property
     def well(self) -> bool:
         """Nothing lost, doubled, changed or made up."""
         whole = not (self.lost or self.duplicates or self.wrong or self.invented or self.conservation_gap)
-        return whole and (self.storm is None or self.storm.well)
+        told = self.offices is None or self.offices.clean
+        return whole and told and (self.storm is None or self.storm.well)
 
 
 class Engine:
@@ -378,6 +383,7 @@ def _measure(
         engine.stop()
     say("all sent; counting every reading in DuckDB against the simulator's ledger ...")
     found = verdict(engine.data, ledger)
+    said = event_verdict(engine.data, ledger, EVENTS_S_MAX) if offices is not None else None
     hooks = receiver.finish(CHILD_S_MAX)
     storm = _night(options, engine, spoke_until, say) if options.scenario == "storm-city" else None
     result = DemoResult(
@@ -393,9 +399,9 @@ def _measure(
         live_after_s=round(live, 1), seconds=round(report.seconds, 1), qos=options.qos,
         readings_per_message=options.batch or 1, through="broker" if options.broker else "listener",
         conservation_gap=vitals.get("conservation_gap", 0), resent=report.resent_messages,
-        storm=storm,
+        storm=storm, offices=said,
     )  # fmt: skip
-    result.notes = _notes(result, found.examples, report)
+    result.notes = _notes(result, [*found.examples, *(said.examples if said else ())], report)
     return result
 
 
@@ -409,6 +415,7 @@ def _offices(options: DemoOptions, target: str) -> Child:
         str(options.folder / "points.parquet"),
         options.seconds,
         options.seed,
+        ledger_dir=str(options.folder / "ledger"),
     )
     return Child("ingest.simulate.event_speaker", json.dumps(asdict(plan)))
 

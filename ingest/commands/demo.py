@@ -154,6 +154,11 @@ def _summary(console: Any, result: DemoResult, home: Path) -> None:
         f"webhook after {result.publish_to_webhook_p99_s} s (p99) · "
         f"{result.alerts_fired} alerts, {result.webhooks_delivered} webhook calls"
     )
+    if (said := result.offices) is not None:
+        console.print(
+            f"  offices: {said.stored:,} of {said.sent:,} messages stored whole, {said.acked:,} acknowledged, "
+            f"{said.lost} lost, {said.doubled} steps doubled, {said.invented} made up"
+        )
     if result.storm is not None:
         _night(console, result.storm)
     for note in result.notes:

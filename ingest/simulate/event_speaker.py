@@ -13,11 +13,13 @@ import sys
 import time
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
+from pathlib import Path
 from typing import Final
 
 import aiomqtt
 import polars as pl
 
+from ingest.simulate.event_ledger import EventLedger
 from ingest.simulate.events import Spoken, city_events, city_past
 from ingest.simulate.projects import places_of, projects_of
 from ingest.simulate.speaker import cpu_s, say
@@ -35,7 +37,10 @@ AGAIN_S: Final = 0.5
 
 @dataclass(frozen=True, slots=True)
 class EventPlan:
-    """Whom to tell, about which registry, for how long at most; ``past`` in times what a city brings along."""
+    """Whom to tell, about which registry, for how long at most; ``past`` in times what a city brings along.
+
+    ledger_dir  where to keep what was said; "" keeps it nowhere
+    """
 
     host: str
     port: int
@@ -43,6 +48,7 @@ class EventPlan:
     seconds: float
     seed: int = 1
     past: float = 1.0
+    ledger_dir: str = ""
 
 
 @dataclass(slots=True)
@@ -54,8 +60,11 @@ class EventReport:
     cpu_s: float = 0.0
 
 
-async def tell(plan: EventPlan, stop: asyncio.Event, report: EventReport) -> None:
+async def tell(
+    plan: EventPlan, stop: asyncio.Event, report: EventReport, ledger: EventLedger | None = None
+) -> None:
     """Tell the past, then the present until ``stop`` or the plan's end; each message until it is acknowledged."""
+    ledger = ledger or EventLedger()
     columns = ["point_id", "device_id", "district", "lon", "lat", "kind"]
     table = pl.read_parquet(plan.points_file, columns=columns)
     now = int(time.time()) * US_PER_S
@@ -74,19 +83,26 @@ async def tell(plan: EventPlan, stop: asyncio.Event, report: EventReport) -> Non
             async with aiomqtt.Client(plan.host, plan.port, identifier="city-offices") as client:
                 client.pending_calls_threshold = AT_ONCE
                 while waiting and not stop.is_set():
-                    await _publish(client, waiting[0], report)
+                    await _publish(client, waiting[0], report, ledger)
                     del waiting[0]
                 while live and not stop.is_set():
                     if await _stopped(stop, live[0].at_us / US_PER_S - time.time()):
                         return
-                    await _publish(client, live[:1], report)
+                    await _publish(client, live[:1], report, ledger)
                     del live[0]
         except (aiomqtt.MqttError, OSError):
             await _stopped(stop, AGAIN_S)  # the engine is gone, and comes back
 
 
-async def _publish(client: aiomqtt.Client, some: Sequence[Spoken], report: EventReport) -> None:
-    await asyncio.gather(*(client.publish(one.topic, one.payload, qos=1) for one in some))
+async def _publish(
+    client: aiomqtt.Client, some: Sequence[Spoken], report: EventReport, ledger: EventLedger
+) -> None:
+    async def publish(one: Spoken) -> None:
+        ledger.sent(one)
+        await client.publish(one.topic, one.payload, qos=1)
+        ledger.acked(one)
+
+    await asyncio.gather(*map(publish, some))
     report.messages += len(some)
     report.steps += sum(len(one.steps) for one in some)
 
@@ -101,15 +117,17 @@ async def _stopped(stop: asyncio.Event, seconds: float) -> bool:
 
 
 async def _run(plan: EventPlan) -> EventReport:
-    stop, report = asyncio.Event(), EventReport()
+    stop, report, ledger = asyncio.Event(), EventReport(), EventLedger()
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stop.set)
     loop.add_reader(sys.stdin.fileno(), stop.set)  # its end: who started us is gone
     say(ready=True)
     before = cpu_s()
-    await tell(plan, stop, report)
+    await tell(plan, stop, report, ledger)
     await stop.wait()
+    if plan.ledger_dir:
+        ledger.write(Path(plan.ledger_dir))
     report.cpu_s = round(cpu_s() - before, 2)
     return report
 

@@ -28,6 +28,9 @@ def test_a_kill_in_the_storm_changes_no_notification(tmp_path: Path) -> None:
     told, against = result.storm.told, result.storm.against
     print(result.storm)
     assert (result.lost, result.duplicates, result.wrong, result.invented) == (0, 0, 0, 0)
+    assert result.offices is not None
+    assert result.offices.acked > 0
+    assert result.offices.clean, result.offices
     assert told.storm_groups > 2
     assert told.flood_points > told.storm_groups, "places are flooded in groups"
     assert told.steps_repeated == 0, told.examples

@@ -57,6 +57,10 @@ def test_the_last_line_is_one_object_with_every_promised_figure_and_nothing_is_l
     assert result["sent"] == result["acked"] == result["stored"] == 50_000
     assert (result["lost"], result["duplicates"], result["wrong"], result["invented"]) == (0, 0, 0, 0)
     assert result["conservation_gap"] == 0
+    offices = result["offices"]
+    assert offices["sent"] >= offices["acked"] > 0
+    assert offices["acked"] <= offices["stored"] <= offices["sent"]
+    assert (offices["lost"], offices["doubled"], offices["invented"]) == (0, 0, 0)
     assert result["alerts_fired"] > 0
     assert result["webhooks_delivered"] > 0
 

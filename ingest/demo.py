@@ -46,7 +46,7 @@ STILL_S = 6.0
 """Nothing came in for this long: the broker's queue is empty, and what is missing is missing."""
 JUDGED_WITHIN = 2
 """Journal records: two TICKs on, the hot file with the last reading stands."""
-EVENTS_S_MAX = 30.0
+EVENTS_S_MAX = 60.0
 """Until what was said of events last stands in the lake: logs are written once a second or so."""
 CHILD_S_MAX = 60.0
 CLOCK_TICKS = os.sysconf("SC_CLK_TCK")

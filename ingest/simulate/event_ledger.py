@@ -119,6 +119,7 @@ def event_verdict(data_dir: Path, ledger_dir: Path, patience_s: float = 0.0) -> 
             assert steps is not None
             if not counts[3] or time.monotonic() > end:
                 examples = [str(row[0]) for row in con.execute(_EXAMPLES).fetchall()]
-                return EventVerdict(*map(int, (*counts, *steps)), examples)
+                sent, acked, stored, lost = map(int, counts)
+                return EventVerdict(sent, acked, stored, lost, int(steps[0]), int(steps[1]), examples)
             time.sleep(ASK_AGAIN_S)
             con.execute(REFRESH)

@@ -7,7 +7,8 @@ message. Needs numba: made only where ``ingest.kernels.compiling.IS_COMPILED``.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from itertools import accumulate
 from typing import Generic, TypeVar
 
 import numpy as np
@@ -84,6 +85,14 @@ class Arena(Generic[P]):
         self._v5.append(v5)
         return len(self.owners) - 1
 
+    def segments_of(self, owners: Sequence[P], sizes: Sequence[int], v5: Sequence[bool]) -> None:
+        """``segment`` for many: each one's bytes, one behind the other, are written already."""
+        self.owners += owners
+        ends = list(accumulate(sizes, initial=self.used))
+        self.used = ends[-1]
+        self._ends += ends[1:]
+        self._v5 += v5
+
     def scan(self, bytes_max: int) -> None:
         """Find the messages of all segments not scanned yet; ``bytes_max`` bounds a packet."""
         count = len(self.owners)
@@ -151,6 +160,10 @@ class Arena(Generic[P]):
         comps, at = self._comps[: 4 * self._comped].tobytes(), 0
         kept = self.segments[: len(self.owners)].tolist()
         for start, end, done, need, stop, first, last, acks, comped, _ in kept:
+            if done == end and not comped:
+                # Whole messages and nothing else, as nearly always.
+                yield acks, done - start if last > first else 0, b"", b"", 0
+                continue
             rest = bytes(self.view[done:end]) if done < end else b""
             size = done - start if last > first else 0
             yield acks, size, comps[at : at + 4 * comped], rest, need if stop == PARTIAL else 0

@@ -195,14 +195,14 @@ class Connection:
         """Received of a message that is not whole yet."""
         return self.session.stream.held_bytes
 
-    def got(self, arena: Arena[Segment], size: int) -> None:
-        """``size`` bytes were read for us to ``arena.view[arena.used:]``; below 0: the connection has ended."""
-        if size > 0:
-            self.last_read = self._sockets.now
-            segment = self._segment or self._as_segment()
-            arena.segment(segment, size, segment.v5)
-        elif size < 0:
-            self._doom("closed_by_peer" if size == CLOSED else "reset")
+    def got(self) -> Segment:
+        """Bytes were read for us; whoever decodes them knows us as this."""
+        self.last_read = self._sockets.now
+        return self._segment or self._as_segment()
+
+    def ended(self, size: int) -> None:
+        """A read for us found no bytes and said why."""
+        self._doom("closed_by_peer" if size == CLOSED else "reset")
 
     def _as_segment(self) -> Segment:
         """Ourselves as whoever decodes knows us. Messages are taken once it is known who speaks, and that stays."""

@@ -210,9 +210,16 @@ class Poller:
             used,
             min(arena.bytes_max, used + budget),
         )
-        for conn, size in zip(conns, sizes, strict=True):
-            conn.got(arena, size)
-            self.backlog |= size >= READ_BYTES_MAX
+        if min(sizes) <= 0:
+            for conn, size in zip(conns, sizes, strict=True):
+                if size < 0:
+                    conn.ended(size)
+            conns = [conn for conn, size in zip(conns, sizes, strict=True) if size > 0]
+            sizes = [size for size in sizes if size > 0]
+        if sizes:
+            segments = [conn.got() for conn in conns]
+            arena.segments_of(segments, sizes, [segment.v5 for segment in segments])
+            self.backlog |= max(sizes) >= READ_BYTES_MAX
         return arena.used - used
 
     def _take(self, arena: Arena[Segment]) -> None:

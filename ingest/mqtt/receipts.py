@@ -147,6 +147,14 @@ def build_receipts(
     """The receipts of an arena's messages, one a connection. ``refused`` and ``why`` as in build_receipt,
     by the arena's message numbers."""
     acks = arena.acks[: 4 * arena.acked].tobytes()
+    if not refused:
+        return [
+            Receipt(segment.conn, segment.epoch, acks[begin:end], (end - begin) // 4, size)
+            for segment, (first, last, begin, end, size) in zip(
+                arena.owners, arena.spans().tolist(), strict=True
+            )
+            if last > first
+        ]
     touched = {arena.segment_of(message) for message in refused}
     made = []
     for s, (segment, (first, last, begin, end, size)) in enumerate(

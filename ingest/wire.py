@@ -26,6 +26,7 @@ from ingest.mqtt.receipts import Receipt, Received, Segment, build_receipt, buil
 from ingest.ourclock import OurClock
 from ingest.replaying import Replays
 from ingest.routes import Routes, RouteTable
+from ingest.slack import Slack
 from ingest.sourcestats import SourceStats
 from ingest.tcp.stations import Arrived, Stations
 from storage.batch import I64, RawBatch
@@ -46,14 +47,6 @@ if TYPE_CHECKING:
 log = logging.getLogger("yuzui.wire")
 
 TICK_S = 1.0
-WIDE = 1.5
-"""How much longer than ``poll_ms`` the next turn may wait while there is slack: of what a turn costs whatever it brings
-a third less is then paid. At 20 ms the 50 that a reading may take to the journal are kept."""
-WIDE_MESSAGES = 500
-"""A turn that brought fewer is not worth making anyone wait."""
-SLACK = 0.25
-"""Share of ``poll_ms`` that a turn, and then a commit, may take: with more there is no slack. Publishers who wait for
-acknowledgements at full rate would only be slowed down."""
 
 
 class Wire:
@@ -90,7 +83,7 @@ class Wire:
         self._due: list[Receipt] = []
         self._paused = False
         self._drained = True
-        self._turns = 0
+        self._speakers: frozenset[int] = frozenset()
         self._next_tick = 0.0
         self._stopping = False
         self.clock = OurClock(known_us)
@@ -103,24 +96,18 @@ class Wire:
 
     async def run(self) -> None:
         """Turn until ``stop``; returns when everything received is on disk and acknowledged."""
-        period = self._config.wire.poll_ms / 1000
+        slack = Slack(self._config.wire.poll_ms / 1000)
         loop = asyncio.get_running_loop()
         due = loop.time()
         while not self._stopping:
-            brought = self.messages.counts["messages"]
+            before = self.messages.counts["messages"]
             self.turn()
-            brought = self.messages.counts["messages"] - brought
-            slack = self._has_slack(time.monotonic() - self.turned_at, brought)
-            due = max(due + period * (WIDE if slack else 1.0), loop.time())
+            brought, took_s = self.messages.counts["messages"] - before, time.monotonic() - self.turned_at
+            commit_s = self._committer.commit_s[-1] if self._committer.commit_s else None
+            wait_s = slack.wait_s(brought, self._speakers, took_s, commit_s, self._poller.backlog)
+            due = max(due + wait_s, loop.time())
             await asyncio.sleep(max(0.0, due - loop.time()))
         await self._drain()
-
-    def _has_slack(self, took_s: float, messages: int) -> bool:
-        """Whether the next turn may as well read more at once."""
-        if messages < WIDE_MESSAGES or self._poller.backlog or not self._committer.commit_s:
-            return False
-        most = self._config.wire.poll_ms / 1000 * SLACK
-        return took_s <= most and self._committer.commit_s[-1] <= most
 
     def stop(self) -> None:
         """Ask ``run`` to end."""
@@ -150,6 +137,7 @@ class Wire:
         bodies = [] if self._paused else self._replay(now)
         self.messages.set_window(now, open_ended=self._events_clock, lenient=bool(self._clock_said))
         arrivals = self._poller.poll(self.turned_at, now)
+        self._speakers = arrivals.speakers
         receipts = self._decode_arena(arrivals.arena, now) if arrivals.arena is not None else []
         receipts += [self._decode(one, now) for one in arrivals.lots]
         answers = [(one, self._hear(one, now)) for one in self.stations.poll(self.turned_at)]

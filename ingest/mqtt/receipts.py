@@ -77,6 +77,12 @@ class Arrivals:
     lots: list[Received]
     received_at_us: int
 
+    @property
+    def speakers(self) -> frozenset[int]:
+        """Epochs of the connections that said something."""
+        segments = self.arena.owners if self.arena is not None else []
+        return frozenset([segment.epoch for segment in segments] + [lot.epoch for lot in self.lots])
+
     def __bool__(self) -> bool:
         return bool(self.lots) or (self.arena is not None and self.arena.count > 0)
 

@@ -1,7 +1,7 @@
 """For how long every point and its gateway have been silent, at one instant over all points.
 
-Owns that arithmetic, in columns and as one compiled loop: at each TICK it runs over all points of a city, and a dozen
-passes of numpy are six times as many instructions. What counts as silence, and where it is counted from, is
+Owns that arithmetic, in columns and as one compiled loop: at each TICK it runs over all points of a city, and as
+dozens of passes of numpy it was more than half of the TICK. What counts as silence, and where it is counted from, is
 anomaly.presence's.
 """
 

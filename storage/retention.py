@@ -83,22 +83,25 @@ def plan(
     thinned_to: Mapping[str, int],
     rollup_1m_hours: Collection[int],
     rollup_1h_days: Collection[int],
+    owed: Mapping[str, Collection[int]],
 ) -> RetentionPlan:
     """What may go now, counted from ``day``.
 
     raw_hours   hours with raw readings, and whether each is clean: compacted, rolled up, nothing late on its way. An
                 hour that is not waits for its compaction.
     thinned_to  by kind, the hour up to which (exclusive) its raw readings were taken away before
+    owed        by kind, the hours before that which were passed over, or hold something new
     A tier keeps the day itself and as many full days before it as configured.
     """
     raw = _oldest_days([h for h, clean in raw_hours.items() if clean and _older(h, day, settings.raw_days)])
     gone = set(raw)
     thin: dict[int, list[str]] = {}
     for kind, days in sorted(settings.raw_days_by_kind.items()):
+        mark, again = thinned_to.get(kind, 0), owed.get(kind, ())
         due = [
             h
             for h, clean in raw_hours.items()
-            if clean and h not in gone and h >= thinned_to.get(kind, h) and _older(h, day, days)
+            if clean and h not in gone and (h >= mark or h in again) and _older(h, day, days)
         ]
         for hour in _oldest_days(due):
             thin.setdefault(hour, []).append(kind)

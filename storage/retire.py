@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Collection, Mapping
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Final
 
@@ -52,10 +52,16 @@ class RetireReport:
 
 @dataclass(slots=True)
 class _State:
-    """Believed day, and by kind the hour up to which its raw readings are gone. A lost file costs a look, no more."""
+    """Believed day, and by kind the hour up to which its raw readings are gone. A lost file costs a look, no more.
+
+    owed  by kind, the hours before that from which it has still to go
+    seen  the last compaction before which all hours were looked at: what has a later number holds something new
+    """
 
     day: int | None = None
     thinned_to: dict[str, int] = field(default_factory=dict)
+    owed: dict[str, list[int]] = field(default_factory=dict)
+    seen: int | None = None
 
 
 class Retirer:
@@ -81,6 +87,7 @@ class Retirer:
         self._state.day = believed.day
         if believed.day is not None and not believed.doubt and not first:
             self._carry_out(self._plan(believed.day, live), live, report)
+            self._state.seen = self._main.version_of(COMPACT_APP)
         _save(self.root, self._state)
         return report
 
@@ -97,21 +104,36 @@ class Retirer:
         self._late.version_of(COMPACT_APP)
         late = _by_hour(self._late.live()).keys()
         minutes = {hour for hour, _, _ in list_rollups(minute_dir(self.root))}
+        raw_hours = {h: h not in late and all(map(_compaction_of, paths)) for h, paths in live.items()}
+        self._look_back(raw_hours, live)
         return plan(
             self.settings,
             day,
-            raw_hours={h: h not in late and all(_compacted(p) for p in paths) for h, paths in live.items()},
+            raw_hours=raw_hours,
             thinned_to=self._state.thinned_to,
+            owed=self._state.owed,
             rollup_1m_hours=minutes - live.keys(),
             rollup_1h_days={d for d, _, _ in list_rollups(hour_dir(self.root))}
             - {hour // HOURS_A_DAY for hour in live},
         )
+
+    def _look_back(self, raw_hours: Mapping[int, bool], live: Mapping[int, list[str]]) -> None:
+        """Note which hours the marks went past while they waited for a compaction, or that had one since."""
+        seen = self._state.seen
+        new = {hour for hour, clean in raw_hours.items() if not clean}
+        if seen is not None:
+            new.update(h for h, paths in live.items() if max(map(_compaction_of, paths)) > seen)
+        for kind, mark in self._state.thinned_to.items():
+            owed = new.union(self._state.owed.get(kind, ()))
+            self._state.owed[kind] = sorted(h for h in owed if h < mark and h in live)
 
     def _carry_out(self, what: RetentionPlan, live: Mapping[int, list[str]], report: RetireReport) -> None:
         if what.raw_hours:
             self._retire_hours(what.raw_hours, live, report)
         for hour, kinds in what.thin.items():
             self._thin(hour, kinds, live[hour], report)
+            for kind in kinds:
+                self._state.owed[kind] = [h for h in self._state.owed.get(kind, ()) if h != hour]
         for kind in {kind for kinds in what.thin.values() for kind in kinds}:
             done = max(hour for hour, kinds in what.thin.items() if kind in kinds)
             self._state.thinned_to[kind] = max(self._state.thinned_to.get(kind, done + 1), done + 1)
@@ -196,8 +218,10 @@ class Retirer:
                 made.write(rows.filter(pa.array(~goes)))
 
 
-def _compacted(path: str) -> bool:
-    return COMPACTED_NAME.fullmatch(path.rpartition("/")[2]) is not None
+def _compaction_of(path: str) -> int:
+    """Number of the compaction that made a file, from 1; 0 where none did."""
+    name = COMPACTED_NAME.fullmatch(path.rpartition("/")[2])
+    return int(name[1]) if name else 0
 
 
 def _by_hour(files: pa.Table) -> dict[int, list[str]]:
@@ -223,13 +247,14 @@ def _points_of(root: Path, kinds: Collection[str]) -> Points:
 def _load(root: Path) -> _State:
     try:
         kept = json.loads((root / "lake" / STATE_NAME).read_bytes())
-        return _State(kept["day"], dict(kept["thinned_to"]))
-    except (FileNotFoundError, ValueError, KeyError, TypeError):
+        owed = {kind: list(hours) for kind, hours in kept.get("owed", {}).items()}
+        return _State(kept["day"], dict(kept["thinned_to"]), owed, kept.get("seen"))
+    except (FileNotFoundError, ValueError, KeyError, TypeError, AttributeError):
         return _State()
 
 
 def _save(root: Path, state: _State) -> None:
     final = root / "lake" / STATE_NAME
     tmp = final.with_name(STATE_NAME + ".tmp")
-    tmp.write_text(json.dumps({"day": state.day, "thinned_to": state.thinned_to}))
+    tmp.write_text(json.dumps(asdict(state)))
     replace_kept(root, tmp, final)

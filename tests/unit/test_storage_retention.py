@@ -19,7 +19,7 @@ def hours_of(*days: int) -> dict[int, bool]:
 
 def planned(settings: RetentionSettings, raw: dict[int, bool], **more: object) -> object:
     """A plan counted from TODAY."""
-    known: dict[str, object] = {"thinned_to": {}, "rollup_1m_hours": (), "rollup_1h_days": ()}
+    known: dict[str, object] = {"thinned_to": {}, "owed": {}, "rollup_1m_hours": (), "rollup_1h_days": ()}
     return plan(settings, TODAY, raw_hours=raw, **{**known, **more})  # type: ignore[arg-type]
 
 
@@ -53,6 +53,7 @@ def test_one_run_takes_at_most_two_days_and_only_old_ones(days: set[int], keep: 
         TODAY,
         raw_hours=hours_of(*days),
         thinned_to={},
+        owed={},
         rollup_1m_hours=hours_of(*days),
         rollup_1h_days=days,
     )
@@ -80,7 +81,10 @@ def test_a_kind_is_thinned_once() -> None:
     assert {hour // 24 for hour in first.thin} == {TODAY - 5, TODAY - 4}  # type: ignore[attr-defined]
     then = planned(settings, raw, thinned_to={"video": (TODAY - 3) * 24})
     assert {hour // 24 for hour in then.thin} == {TODAY - 3}  # type: ignore[attr-defined]
-    assert not planned(settings, raw, thinned_to={"video": (TODAY - 2) * 24})
+    mark = {"video": (TODAY - 2) * 24}
+    assert not planned(settings, raw, thinned_to=mark)
+    left = planned(settings, raw, thinned_to=mark, owed={"video": [(TODAY - 4) * 24 + 5]})
+    assert list(left.thin) == [(TODAY - 4) * 24 + 5]  # type: ignore[attr-defined]
 
 
 @pytest.mark.parametrize("jump", [3, 30, 27_000])

@@ -15,12 +15,14 @@ from storage.query import connect, write_lake_sql
 from storage.retire import STATE_NAME, Retirer
 from storage.sealed import Sealer
 from storage.settings import CompactionSettings, RetentionSettings, SealedSettings
-from tests.storage_oracle import Stream, finish, main_files
-from tests.storage_rows import HOUR, T0, S, registry
+from tests.storage_oracle import Stream, finish, main_files, read_rows
+from tests.storage_rows import HOUR, T0, Row, S, registry
 
 DAY = 24 * HOUR
 DAYS = 6
 POINTS = 8
+CAMERA_MIN = POINTS // 2
+"""Points are numbered by kind: cameras come last."""
 
 
 @pytest.fixture(scope="module")
@@ -104,6 +106,54 @@ def test_a_kind_goes_and_the_others_stay(lake: Path) -> None:
     assert count(lake, "readings", "kind <> 'video'") == DAYS * 2 * (POINTS // 2) * 5
     assert count(lake, "rollup_1h") == before
     assert Retirer(lake, retirer.settings).run().thinned_hours == 0
+
+
+LATE = 20
+
+
+def late_video(root: Path, day: int) -> None:
+    """Late readings of a camera in the first hour of a day, sealed; that hour waits for a compaction then."""
+    stream = Stream(root)
+    stream.seq = 1_000
+    camera, newest, begin = POINTS - 1, T0 + (DAYS - 1) * DAY + HOUR + 50 * 60 * S, T0 + day * DAY
+    stream.write([(camera, newest, 1.0), *((camera, begin + (600 + k) * S, 1.0) for k in range(LATE))])
+    Sealer(root, SealedSettings()).seal(stream.seq)
+
+
+def fold(root: Path) -> None:
+    """Compact what waits."""
+    done = finish(Compactor(root, CompactionSettings(fold_s=0)))
+    assert sum(report.late_new for report in done) == LATE
+
+
+def old_video(root: Path) -> list[Row]:
+    """Rows of cameras in the main table that are older than one day and today."""
+    return [
+        row for row in read_rows(main_files(root)) if row[0] >= CAMERA_MIN and row[1] < T0 + (DAYS - 2) * DAY
+    ]
+
+
+@pytest.mark.parametrize("anew", [False, True], ids=["running", "restarted"])
+def test_an_hour_that_was_passed_over_is_come_back_to(lake: Path, anew: bool) -> None:
+    """It waited for its compaction when its neighbours lost their video; nothing later asks for that hour."""
+    late_video(lake, day=1)
+    retirer = run_twice(lake, RetentionSettings(raw_days_by_kind={"video": 1}))
+    retirer.run()
+    assert len(old_video(lake)) == POINTS // 2 * 5
+    fold(lake)
+    retirer = Retirer(lake, retirer.settings) if anew else retirer
+    assert retirer.run().thinned_hours == 1
+    assert not old_video(lake)
+    assert retirer.run().thinned_hours == 0
+
+
+def test_what_is_compacted_into_a_thinned_hour_between_two_runs_goes_too(lake: Path) -> None:
+    """No run saw the hour wait."""
+    retirer = run_twice(lake, RetentionSettings(raw_days_by_kind={"video": 1}))
+    retirer.run()
+    late_video(lake, day=1)
+    fold(lake)
+    assert (retirer.run().thinned_hours, retirer.run().thinned_hours) == (1, 0)
 
 
 def test_a_thinning_that_fails_leaves_nothing_a_later_compaction_would_write_through(

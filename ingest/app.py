@@ -15,7 +15,7 @@ import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 
 from aiohttp import web
@@ -27,6 +27,7 @@ from anomaly.engine import Engine
 from anomaly.live import Live
 from anomaly.warm import warm
 from ingest import mapdoor, ops, replayspool
+from ingest.brokerlinks import BrokerLinks
 from ingest.commands.common import ENGINE_FILE
 from ingest.committer import Committer
 from ingest.config import Config, OpsSettings
@@ -35,7 +36,6 @@ from ingest.delivering import Delivery
 from ingest.judge import Judge, Resume
 from ingest.memory import give_back
 from ingest.modes import FOLDER_MODE, too_open
-from ingest.mqtt.links import LinkEvent, slices_of
 from ingest.mqtt.poller import Poller
 from ingest.outboxrecovery import bring_back, continue_numbers, set_aside_if_damaged
 from ingest.registering import Registering, RegistryUnread
@@ -107,17 +107,6 @@ class RunMarks:
     drill: bool = False
 
 
-@dataclass(frozen=True, slots=True)
-class LinkDown:
-    """A connection to a broker that is not up; ``since_us`` 0 where it never was."""
-
-    since_us: int
-    why: str
-
-
-_BAD_LINK = frozenset({"link_down", "connect_failed", "session_lost", "filter_refused"})
-
-
 class App:
     """One engine on one data folder. ``async with App(config) as app: await app.wait()``."""
 
@@ -136,13 +125,13 @@ class App:
         self._threads_run = False
         self.ops_port = 0
         self.listening_on: tuple[str, int] | None = None
-        self.links_down: dict[str, LinkDown] = {}
         self.points: PointTable
         self.engine: Engine
         self.hot: HotTier
         self.committer: Committer
         self.judge: Judge
         self.tiers: Tiers
+        self.links: BrokerLinks
         self.poller: Poller
         self.wire: Wire
         self.deliverer: Delivery
@@ -372,12 +361,8 @@ class App:
         )  # fmt: skip
 
     def _sockets(self) -> None:
-        self.poller = Poller(self.config.wire, on_event=self._on_link)
-        self.links_down = {
-            f"{settings.name}/{number}": LinkDown(0, "not connected yet")
-            for settings in self.config.subscriber
-            for number in range(1, len(slices_of(settings)) + 1)
-        }
+        self.links = BrokerLinks(self.config.subscriber, lambda gap: self.wire.journal(gap))
+        self.poller = Poller(self.config.wire, on_event=self.links.heard)
         self.wire = Wire(
             self.config, Routes(self.points, self.config), self._credentials, self.poller, self.committer,
             events_clock=self._marks.events_clock, known_us=self._last_alive_us(),
@@ -424,22 +409,6 @@ class App:
         while self.judge.counts.judged_seq < seq:
             self._watch()
             await asyncio.sleep(0.02)
-
-    def _on_link(self, event: LinkEvent) -> None:
-        """A lost link is a gap for every source until all links are up: nobody is dead because of us."""
-        log.log(logging.WARNING if event.kind in _BAD_LINK else logging.INFO, "link %s: %s %s",
-                event.link, event.kind, event.detail)  # fmt: skip
-        if event.kind == "link_down":
-            self.links_down[event.link] = LinkDown(event.begin_us, event.detail or "the broker is gone")
-            self.wire.journal(Gap("link", event.begin_us, 0, "", event.link))
-        elif event.kind == "link_up":
-            was = self.links_down.pop(event.link, None)
-            if was and was.since_us and not any(d.since_us for d in self.links_down.values()):
-                self.wire.journal(Gap("link", was.since_us, event.end_us, "", event.link))
-        elif event.kind == "session_lost":
-            self.wire.journal(Gap("session_lost", event.begin_us, event.end_us, "", event.link))
-        elif event.link in self.links_down:
-            self.links_down[event.link] = replace(self.links_down[event.link], why=event.detail or event.kind)
 
     def _watch(self) -> None:
         for part in (self.judge, self.tiers):

@@ -42,7 +42,7 @@ class Reason:
 
 def reasons(app: App, now: dict[str, Any]) -> list[Reason]:
     """Those that hold; ``now``: the vitals so far."""
-    found = [Reason("link_down", f"link {name} is down: {link.why}") for name, link in app.links_down.items()]
+    found = [Reason("link_down", f"link {name} is down: {link.why}") for name, link in app.links.down.items()]
     full = [part.disk.why for part in (app.judge, app.tiers) if part.disk.why]
     if app.committer.full:
         full.insert(0, f"acknowledgements are held until {app.committer.room_bytes_min} bytes are free")

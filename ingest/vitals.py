@@ -115,7 +115,7 @@ class Vitals:
             "pid": os.getpid(),
             "uptime_s": time.monotonic() - self._begun,
             "after_kill": int(app.after_kill),
-            "links_down": len(app.links_down),
+            "links_down": len(app.links.down),
             "acknowledged_messages": wire.acknowledged_messages,
             "commits": committer.commits,
             "readings_per_s": self._rate(),

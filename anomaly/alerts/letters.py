@@ -18,6 +18,8 @@ from storage.units import US_PER_S
 
 AWAY_US: Final = 366 * 86_400 * US_PER_S
 """An engine is seldom off for longer; what seems to have waited so long was written, or is read, by a wrong clock."""
+AHEAD_US: Final = 60 * US_PER_S
+"""Less is a small step of NTP, or a letter queued by the judge while the deliverer asks: nothing to speak of."""
 LOAD_MAX: Final = 2_000
 """Notifications read at once, with their bodies: some megabytes."""
 
@@ -34,7 +36,7 @@ _SETTLE: Final = (
 
 _STRANGE_AGE: Final = (
     "UPDATE delivery SET created_at = :now, next_at = :now "
-    "WHERE state = 'queued' AND created_at NOT BETWEEN :oldest AND :now"
+    "WHERE state = 'queued' AND created_at NOT BETWEEN :oldest AND :newest"
 )
 _STRANGE_WAIT: Final = "UPDATE delivery SET next_at = :now WHERE state = 'queued' AND next_at > :latest"
 _LOG: Final = (
@@ -65,7 +67,8 @@ class Letters:
 
         For a start: a clock that was set while nobody ran makes letters of the future, or of long ago, of what waits.
         """
-        known = {"now": now, "oldest": now - AWAY_US, "latest": now + round(RETRY_AFTER_S_MAX * US_PER_S)}
+        latest = now + round(RETRY_AFTER_S_MAX * US_PER_S)
+        known = {"now": now, "oldest": now - AWAY_US, "newest": now + AHEAD_US, "latest": latest}
         with self._outbox.writing() as db:
             return db.execute(_STRANGE_AGE, known).rowcount + db.execute(_STRANGE_WAIT, known).rowcount
 

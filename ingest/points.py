@@ -323,6 +323,10 @@ def _replaced(path: Path, config: Config, write: Callable[[Path], object]) -> Re
             raise RegistryFaults(registry)
         if path.exists():
             shutil.copymode(path, tmp)
+            if os.geteuid() == 0:
+                # Else a file of mode 0640 would be one the engine may not read any more.
+                owner = path.stat()
+                os.chown(tmp, owner.st_uid, owner.st_gid)
         replace_durably(tmp, path)
         return registry
     finally:

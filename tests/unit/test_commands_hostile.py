@@ -348,9 +348,12 @@ def test_a_registry_in_parquet_may_say_retired_as_text(tmp_path: Path) -> None:
     config.write_text(config.read_text("utf-8").replace("points.csv", "points.parquet"), "utf-8")
     table = pl.read_csv(tmp_path / "points.csv")
     table.with_columns(retired=pl.Series(["true", None])).write_parquet(tmp_path / "points.parquet")
+    if os.geteuid() == 0:
+        os.chown(tmp_path / "points.parquet", 4321, 4321)
     done = yuzui_here("points", "retire", "rain-1", "-c", str(config))
     assert (done.returncode, done.stderr) == (0, "")
     assert pl.read_parquet(tmp_path / "points.parquet")["retired"].to_list() == [True, True]
+    assert os.geteuid() or (tmp_path / "points.parquet").stat().st_gid == 4321, "whoever could read it can"
     (tmp_path / "points.parquet").write_bytes(b"no Parquet")
     done = yuzui_here("points", "retire", "rain-1", "-c", str(config))
     assert done.returncode == 2

@@ -88,7 +88,8 @@ def digest_of(config: Config, points: PointTable) -> str:
 def needs_restart(old: Config, new: Config) -> list[str]:
     """Tables that differ and that only a restart takes up."""
     was, now = old.model_dump(), new.model_dump()
-    return [name for name in was if name not in LIVE_TABLES and was[name] != now[name]]
+    # Another file of the registry is read as well.
+    return [name for name in was if name not in (*LIVE_TABLES, "points") and was[name] != now[name]]
 
 
 def prepare(

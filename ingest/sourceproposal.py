@@ -68,7 +68,10 @@ def guess(payload: bytes) -> Guess | None:
     except orjson.JSONDecodeError:
         return None
     many = isinstance(body, list) and bool(body) and isinstance(body[0], dict)
-    every = list(leaves(body[0] if many else body, ()))
+    try:
+        every = list(leaves(body[0] if many else body, ()))
+    except RecursionError:
+        return None  # a thousand levels: nobody means them
     found = Guess()
     time = _named(every, TIME_NAMES, _is_time)
     if time is not None:

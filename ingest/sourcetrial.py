@@ -170,9 +170,11 @@ def left_over(settings: SourceSettings, payload: bytes) -> list[str]:
     if isinstance(body, list) and not any(path[:1] == (Every.ELEMENT,) for path in taken):
         body = body[0] if body else {}
     wanted = settings.quantities
-    found = (
-        leaf.path for leaf in leaves(body, ()) if not any(_takes(path, leaf.path, wanted) for path in taken)
-    )
+    try:
+        every = list(leaves(body, ()))
+    except RecursionError:
+        return []
+    found = (leaf.path for leaf in every if not any(_takes(path, leaf.path, wanted) for path in taken))
     return [spelled_path(path) for path in found][:LEFT_OVER_MAX]
 
 

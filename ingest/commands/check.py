@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 import orjson
@@ -14,6 +16,9 @@ from ingest.config import Config
 from ingest.mapdoor import users_faults
 from ingest.modes import too_open
 from storage import retention
+
+if TYPE_CHECKING:
+    import polars as pl
 
 
 def credential_faults(config: Config) -> list[str]:
@@ -45,6 +50,16 @@ def query_faults(config: Config) -> tuple[int, list[str]]:
     return good, [f"query {one.file}: {' '.join(one.fault.split())}" for one in broken]
 
 
+def routes_to_nothing(config: Config, points: pl.DataFrame) -> Iterator[str]:
+    """What a route names and no point is: most often a slip, and on the night the wrong people are called."""
+    here = {"kinds": set(points["kind"]), "districts": set(points["district"])}
+    for number, route in enumerate(config.route if points.height else ()):
+        for key, known in here.items():
+            for name in getattr(route, key):
+                if name not in known:
+                    yield f'$.route[{number}].{key}: no point of the registry has "{name}"'
+
+
 @click.command()
 @config_option
 @json_option
@@ -70,7 +85,7 @@ def command(config_path: str, as_json: bool) -> None:
         "queries": queries,
         "data": config.data.dir,
         "deletes": retention.says(config.retention),
-        "warnings": (warnings := too_open(config)),
+        "warnings": (warnings := [*too_open(config), *routes_to_nothing(config, registry.table)]),
     }
     if as_json:
         click.echo(orjson.dumps(found | {"fault_lines": fault_lines}).decode())

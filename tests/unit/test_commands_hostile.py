@@ -257,6 +257,19 @@ def test_check_says_that_nobody_may_look_at_the_map_yet(
     assert yuzui_here("check", env=env).returncode == 0
 
 
+def test_check_warns_of_a_route_for_what_is_not_there(tmp_path: Path) -> None:
+    assert yuzui_here("init", str(tmp_path)).returncode == 0
+    config = tmp_path / "yuzui.toml"
+    route = '\n[[route]]\nname = "r"\nkinds = ["river_level", "river_levle"]\ndistricts = ["nowhere"]\n'
+    config.write_text(config.read_text("utf-8") + route, "utf-8")
+    done = yuzui_here("check", "-c", str(config), "--json")
+    assert done.returncode == 0, "a slip perhaps, and no fault"
+    assert [line for line in json.loads(done.stdout)["warnings"] if "route" in line] == [
+        '$.route[0].kinds: no point of the registry has "river_levle"',
+        '$.route[0].districts: no point of the registry has "nowhere"',
+    ]
+
+
 def test_who_may_come_in_stays_readable_for_whom_it_was(guarded: Path) -> None:
     """The engine's group may read the file; a new name must not shut the engine out."""
     env = {"YUZUI_CONFIG": str(guarded)}

@@ -68,3 +68,14 @@ async def test_a_reload_that_falls_over_is_refused_and_the_next_is_taken_up(tmp_
     finally:
         task.cancel()
         await asyncio.gather(task, return_exceptions=True)
+
+
+def test_another_registry_is_taken_up_and_waits_for_no_restart(tmp_path: Path) -> None:
+    path = tmp_path / "yuzui.toml"
+    path.write_text(site_config(tmp_path, {"g": ["a"]}))
+    running = load(path)
+    (tmp_path / "points.csv").rename(tmp_path / "other.csv")
+    path.write_text(path.read_text().replace("points.csv", "other.csv") + "\n[wire]\npoll_ms = 30\n")
+    ready = prepare(path, running, tmp_path / "data", make_engine)
+    assert ready.waits == ["wire"]
+    assert ready.points.point_id[0] == "a"

@@ -152,3 +152,15 @@ def test_counts_go_on_under_another_registry() -> None:
     stats.adopt(point_table(2, source="b"))
     stats.took(batch([0], [0.0]))
     assert stats.stored() == {"a": 2, "b": 1}
+
+
+def test_a_message_of_a_thousand_levels_is_answered(tmp_path: Path) -> None:
+    deep = b'{"a":' * 1000 + b"1" + b"}" * 1000
+    assert guess(deep) is None
+    (tmp_path / "deep.json").write_bytes(deep)
+    (tmp_path / "park.toml").write_text(
+        'topics = ["t"]\ndevice = "=d"\nvalue = "a.*"\ntime_from = "receive"\n'
+    )
+    done = yuzui_here("source", "test", str(tmp_path / "park.toml"), "--message", str(tmp_path / "deep.json"))
+    assert done.returncode == 1
+    assert "refused: too_deep" in done.stdout

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import time
-from datetime import UTC, datetime
+from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+from zoneinfo import ZoneInfo
 
 import click
 import orjson
@@ -33,11 +34,11 @@ def open_outbox(config: Config) -> Outbox:
     return Outbox(path, config.targets, config.alerts, routes=config.route, inhibits=config.inhibit)
 
 
-def moment(us: int | None) -> str:
-    """µs since 1970 as a person reads it, in this machine's zone."""
+def moment(us: int | None, config: Config) -> str:
+    """µs since 1970 as a person reads it, on the city's clock: that of the map, the report and SQL."""
     if us is None:
         return "-"
-    return datetime.fromtimestamp(us / 1e6, UTC).astimezone().strftime("%m-%d %H:%M:%S")
+    return datetime.fromtimestamp(us / 1e6, ZoneInfo(config.city.time_zone)).strftime("%m-%d %H:%M:%S")
 
 
 def echo_json(row: dict[str, Any]) -> None:
@@ -57,14 +58,15 @@ def command() -> None:
 @json_option
 def list_(config_path: str, open_only: bool, limit: int, as_json: bool) -> None:
     """Alerts with their newest state."""
-    rows = open_outbox(load_or_fail(config_path)).alerts(open_only=open_only, limit=limit)
+    config = load_or_fail(config_path)
+    rows = open_outbox(config).alerts(open_only=open_only, limit=limit)
     for row in rows:
         if as_json:
             echo_json(row)
         else:
             severity = SEVERITIES[row["severity"]]
             click.echo(
-                f"{row['id']}  {row['type']:8} {severity:10} {moment(row['onset'])}  {row['summary_zh']}"
+                f"{row['id']}  {row['type']:8} {severity:10} {moment(row['onset'], config)}  {row['summary_zh']}"
             )
     if not rows and not as_json:
         click.echo("no alerts")
@@ -76,7 +78,8 @@ def list_(config_path: str, open_only: bool, limit: int, as_json: bool) -> None:
 @json_option
 def show(config_path: str, alert_id: str, as_json: bool) -> None:
     """One alert: its course, and who was told."""
-    found = open_outbox(load_or_fail(config_path)).show(alert_id)
+    config = load_or_fail(config_path)
+    found = open_outbox(config).show(alert_id)
     if found is None:
         raise click.ClickException(f"no alert {alert_id}; see `yuzui alert list`")
     if as_json:
@@ -84,7 +87,7 @@ def show(config_path: str, alert_id: str, as_json: bool) -> None:
         return
     for row in found["revisions"]:
         click.echo(
-            f"{moment(row['at'])}  {row['type']:8} {SEVERITIES[row['severity']]:10} {row['summary_en']}"
+            f"{moment(row['at'], config)}  {row['type']:8} {SEVERITIES[row['severity']]:10} {row['summary_en']}"
         )
     if found["group"] != alert_id:
         click.echo(f"  told with its group {found['group']}")
@@ -123,7 +126,8 @@ def log(config_path: str, alert_id: str | None, limit: int, as_json: bool) -> No
     """Every step, of one alert and its group or of all: fired, sent, answered, escalated, silenced …"""
     from anomaly.alerts.people import steps
 
-    rows = steps(open_outbox(load_or_fail(config_path)), 0, time.time_ns() // 1000, alert_id)[-limit:]
+    config = load_or_fail(config_path)
+    rows = steps(open_outbox(config), 0, time.time_ns() // 1000, alert_id)[-limit:]
     for row in rows:
         if as_json:
             echo_json(row)
@@ -135,7 +139,7 @@ def log(config_path: str, alert_id: str | None, limit: int, as_json: bool) -> No
             row["who"],
             row["detail"],
         )
-        click.echo("  ".join([moment(row["at"]), *(str(word) for word in words if word)]))
+        click.echo("  ".join([moment(row["at"], config), *(str(word) for word in words if word)]))
 
 
 @command.command()

@@ -109,12 +109,19 @@ def data_dir(config_path: str) -> Path:
 
 
 def engine_vitals(folder: Path) -> dict[str, Any] | None:
-    """/healthz of the engine running on a data folder; None where none answers."""
+    """/healthz of the engine running on a data folder; None where none answers.
+
+    Raises ClickException where the folder is another user's: an engine may run there, and nobody should start a second.
+    """
     try:
         engine = json.loads((folder / ENGINE_FILE).read_text())
         vitals = _asked(engine, folder, "/healthz")
         # After a kill the file stays, and another folder's engine or a stranger may have taken the port.
         return vitals if isinstance(vitals, dict) and vitals.get("pid") == engine["pid"] else None
+    except PermissionError as fault:
+        raise click.ClickException(
+            f"{fault.filename or folder}: {fault.strerror}; run it as the engine's user: sudo -u yuzui yuzui …"
+        ) from None
     except (OSError, ValueError, KeyError, TypeError):
         return None
 

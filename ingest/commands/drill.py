@@ -14,6 +14,7 @@ from ingest.commands.common import Number, engine_vitals, load_or_fail
 
 if TYPE_CHECKING:
     from anomaly.alerts.outbox import Outbox
+    from ingest.config import Config
 
 
 @click.command()
@@ -54,7 +55,7 @@ def command(
         click.echo(f"drill {event.id} fired")
         right = _delivered(outbox, event.id, 1, wait_s)
         if answer_s:
-            right &= _answered(outbox, event.id, answer_s)
+            right &= _answered(outbox, event.id, answer_s, config)
     finally:
         # Ctrl-C too: a drill that nobody ends would stand among the open alerts for ever.
         drill.end(outbox, event, time.time_ns() // 1000)
@@ -85,13 +86,13 @@ def _delivered(outbox: Outbox, alert_id: str, revision: int, wait_s: float) -> b
     return bool(rows) and all(row["state"] in ("sent", "superseded") for row in rows)
 
 
-def _answered(outbox: Outbox, alert_id: str, answer_s: int) -> bool:
+def _answered(outbox: Outbox, alert_id: str, answer_s: int, config: Config) -> bool:
     click.echo(f"waiting for: yuzui alert ack {alert_id} --by NAME")
     end = time.monotonic() + answer_s
     sql = "SELECT answered_by, answered_at FROM alert_group WHERE id = ? AND answered > 0"
     while time.monotonic() < end:
         for row in outbox.rows(sql, (alert_id,)):
-            click.echo(f"  answered by {row['answered_by']} at {moment(row['answered_at'])}")
+            click.echo(f"  answered by {row['answered_by']} at {moment(row['answered_at'], config)}")
             return True
         time.sleep(LOOK_S)
     click.echo(f"  nobody answered in {answer_s} s")

@@ -21,7 +21,8 @@ def command() -> None:
 @json_option
 def list_(config_path: str, state: str | None, limit: int, as_json: bool) -> None:
     """Notifications, newest first, and how many there are in each state."""
-    outbox = open_outbox(load_or_fail(config_path))
+    config = load_or_fail(config_path)
+    outbox = open_outbox(config)
     for row in outbox.deliveries(state, limit=limit):
         if as_json:
             echo_json(row)
@@ -29,7 +30,7 @@ def list_(config_path: str, state: str | None, limit: int, as_json: bool) -> Non
             error = row["last_error"] or ""
             click.echo(
                 f"{row['webhook_id']:40} {row['state']:10} {row['attempts']} attempts, "
-                f"next {moment(row['next_at'])}  {error}"
+                f"next {moment(row['next_at'], config)}  {error}"
             )
     if not as_json:
         click.echo(", ".join(f"{n} {name}" for name, n in outbox.counts().items()))

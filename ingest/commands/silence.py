@@ -83,7 +83,7 @@ def add(config_path: str, span: str | None, until_: str | None, by: str, why: st
     except ValueError as fault:
         raise click.ClickException(str(fault)) from None
     noted(Path(config.data.dir), audit.SILENCED, by, str(number), f"{matcher.said()}: {why}")
-    click.echo(f"silence {number} until {moment(ends)}")
+    click.echo(f"silence {number} until {moment(ends, config)}")
 
 
 @command.command("list")
@@ -94,7 +94,8 @@ def list_(config_path: str, every: bool, as_json: bool) -> None:
     """Silences that hold."""
     from anomaly.alerts import people
 
-    rows = people.silences(open_outbox(load_or_fail(config_path)), time.time_ns() // 1000, over=every)
+    config = load_or_fail(config_path)
+    rows = people.silences(open_outbox(config), time.time_ns() // 1000, over=every)
     for row in rows:
         if as_json:
             echo_json(row)
@@ -102,7 +103,9 @@ def list_(config_path: str, every: bool, as_json: bool) -> None:
         names = ("rule", "kind", "district", "point_id", "gateway_id")
         what = " ".join(f"{name}={row[name]}" for name in names if row[name])
         colour = SEVERITIES[row["severity_max"]]
-        click.echo(f"{row['id']}  {what} ≤ {colour}  until {moment(row['ends'])}  {row['who']}: {row['why']}")
+        click.echo(
+            f"{row['id']}  {what} ≤ {colour}  until {moment(row['ends'], config)}  {row['who']}: {row['why']}"
+        )
     if not rows and not as_json:
         click.echo("no silences")
 

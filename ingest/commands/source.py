@@ -247,7 +247,7 @@ def list_(config_path: str, every: bool, as_json: bool) -> None:
         for row in rows:
             click.echo(orjson.dumps(row).decode())
         return
-    show_sources([row for row in rows if every or not counted or row.get("received")])
+    show_sources([row for row in rows if every or not counted or row.get("received")], config)
     silent = sum(not row.get("received") for row in rows)
     if not counted:
         click.echo("no engine answers for this data folder: nothing is counted")
@@ -255,12 +255,13 @@ def list_(config_path: str, every: bool, as_json: bool) -> None:
         click.echo(f"{silent} sources have sent nothing; --all shows them")
 
 
-def show_sources(rows: list[dict[str, Any]]) -> None:
-    """A table of sources and their counts."""
+def show_sources(rows: list[dict[str, Any]], config: Config) -> None:
+    """A table of sources and their counts; times are the city's."""
     from rich.console import Console
     from rich.table import Table
     from rich.text import Text
 
+    zone = ZoneInfo(config.city.time_zone)
     table = Table(box=None, pad_edge=False, header_style="bold")
     names = (
         "source",
@@ -287,15 +288,15 @@ def show_sources(rows: list[dict[str, Any]]) -> None:
             _count(row.get("points")), _share(row.get("online")), _count(row.get("received")),
             _count(row.get("per_s"), 1),
             f"{sum(refused.values()):,} {worst}" if refused else "",
-            _span(row.get("lateness_s")), _span(row.get("skew_s")), _heard(row.get("last_received_us")),
+            _span(row.get("lateness_s")), _span(row.get("skew_s")), _heard(row.get("last_received_us"), zone),
             str(row.get("door", "")),
         )  # fmt: skip
         table.add_row(*(Text(cell) for cell in cells))
     Console(soft_wrap=False, width=None if sys.stdout.isatty() else 200).print(table)
 
 
-def _heard(us: int | None) -> str:
-    return "" if us is None else datetime.fromtimestamp(us / 1e6, UTC).astimezone().strftime("%m-%d %H:%M:%S")
+def _heard(us: int | None, zone: tzinfo) -> str:
+    return "" if us is None else datetime.fromtimestamp(us / 1e6, zone).strftime("%m-%d %H:%M:%S")
 
 
 def _count(number: float | None, digits: int = 0) -> str:

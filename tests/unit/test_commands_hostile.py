@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import errno
 import http.server
 import json
 import os
 import threading
 from collections.abc import Iterator
+from datetime import datetime
 from pathlib import Path
+from zoneinfo import ZoneInfo
 
 import click
 import pytest
@@ -159,6 +162,14 @@ def test_what_cannot_be_done_ends_with_two(site: Path, line: str) -> None:
     assert "Error: " in done.stderr
 
 
+def test_times_are_the_citys_wherever_a_command_runs(site: Path) -> None:
+    """The map, the report and SQL say the city's; another hour in the list of alerts at night is one too many."""
+    line = yuzui_here("alert", "list", "--limit", "1", "-c", str(site), env={"TZ": "America/New_York"}).stdout
+    row = json.loads(yuzui_here("alert", "list", "--limit", "1", "--json", "-c", str(site)).stdout)
+    at = datetime.fromtimestamp(row["onset"] / 1e6, ZoneInfo("Asia/Shanghai"))
+    assert at.strftime("%m-%d %H:%M:%S") in line
+
+
 def test_a_drill_that_is_broken_off_ends(site: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     outbox = Outbox(site.parent / "data" / "outbox.db", [])
     before = len(outbox.alerts(open_only=True))
@@ -231,6 +242,22 @@ def test_the_engine_is_asked_past_a_proxy_and_strangers_are_no_engine(
     for other in (_Stranger, _List):
         port_of(other)
         assert engine_vitals(tmp_path) is None
+
+
+def test_a_data_folder_of_another_user_is_not_one_without_an_engine(
+    site: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    read_text = Path.read_text
+
+    def refused(self: Path, *how: str) -> str:
+        if self.name == ENGINE_FILE:
+            raise PermissionError(errno.EACCES, "Permission denied", str(self))
+        return read_text(self, *how)
+
+    monkeypatch.setattr(Path, "read_text", refused)
+    done = yuzui_here("status", "-c", str(site))
+    assert done.returncode == 2
+    assert "run it as the engine's user" in done.stderr
 
 
 @pytest.fixture

@@ -5,12 +5,14 @@ Owns no behaviour of the engine.
 
 from __future__ import annotations
 
+import fcntl
 import http.client
 import json
 import math
 import os
 import socket
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -42,6 +44,20 @@ class Number(click.FloatRange):
 def plain(text: object, keep: str = "") -> str:
     """Text of strangers as a terminal may show it: no control characters, which could move its cursor or worse."""
     return "".join(c if c.isprintable() or c in keep else "\N{REPLACEMENT CHARACTER}" for c in str(text))
+
+
+@contextmanager
+def alone(path: Path) -> Iterator[None]:
+    """Nobody else edits a file of ``path``'s folder by a command meanwhile: what is read, changed and written is one.
+
+    Gateways are set up by scripts, several at once. Raises OSError.
+    """
+    fd = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        fcntl.flock(fd, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(fd)
 
 
 def refuse_password(password: str, chars_min: int) -> None:

@@ -12,7 +12,7 @@ from typing import Any
 import click
 
 from ingest.cli import config_option, json_option
-from ingest.commands.common import ENGINE_FILE, load_or_fail, refuse_password, write_private
+from ingest.commands.common import ENGINE_FILE, alone, load_or_fail, refuse_password, write_private
 from ingest.commands.silence import span_us
 
 PASSWORD_CHARS_MIN = 10
@@ -41,16 +41,15 @@ def add(config_path: str, name: str, role: str, password: str | None, replace: b
     from storage.passwords import hash_password
 
     path, data = _file(config_path)
-    rows = _rows(path)
-    known = [row["name"] for row in rows]
-    if name in known and not replace:
+    if name in [row["name"] for row in _rows(path)] and not replace:
         raise click.ClickException(f"{name} is there already; --replace gives a new password and role")
     if password is None:
         password = click.prompt("password", hide_input=True, confirmation_prompt=True)
     refuse_password(password, PASSWORD_CHARS_MIN)
-    rows = [row for row in rows if row["name"] != name]
-    rows.append({"name": name, "role": role, "password": hash_password(password)})
-    _write(path, rows, data)
+    with alone(path):
+        rows = [row for row in _rows(path) if row["name"] != name]
+        rows.append({"name": name, "role": role, "password": hash_password(password)})
+        _write(path, rows, data)
     click.echo(f"{name} may {'look and act' if role == 'operate' else 'look'}")
 
 
@@ -73,11 +72,12 @@ def list_(config_path: str, as_json: bool) -> None:
 def remove(config_path: str, name: str) -> None:
     """Take NAME out; its maps are closed within seconds."""
     path, data = _file(config_path)
-    rows = _rows(path)
-    left = [row for row in rows if row["name"] != name]
-    if len(left) == len(rows):
-        raise click.ClickException(f"no user {name}")
-    _write(path, left, data)
+    with alone(path):
+        rows = _rows(path)
+        left = [row for row in rows if row["name"] != name]
+        if len(left) == len(rows):
+            raise click.ClickException(f"no user {name}")
+        _write(path, left, data)
     click.echo(f"{name} is out")
 
 

@@ -7,7 +7,7 @@ from pathlib import Path
 import click
 
 from ingest.cli import config_option
-from ingest.commands.common import load_or_fail, refuse_password, write_private
+from ingest.commands.common import alone, load_or_fail, refuse_password, write_private
 
 
 @click.group()
@@ -44,9 +44,10 @@ def add(
     if password is not None and not certificate:
         lines.append(f"password = {_quoted(hash_password(password))}")
     lines.append(f"publish = [{', '.join(_quoted(f) for f in publish)}]\n")
-    before = path.read_text("utf-8") if path.exists() else ""
     try:
-        write_private(path, before + "\n".join(lines), Path(config.data.dir), Credentials.load)
+        with alone(path):
+            before = path.read_text("utf-8") if path.exists() else ""
+            write_private(path, before + "\n".join(lines), Path(config.data.dir), Credentials.load)
     except CredentialsFault as fault:
         raise click.ClickException(f"nothing was changed: {fault}") from None
     click.echo(f"added {name} to {path}; it is taken at the engine's next start")

@@ -8,7 +8,7 @@ from pathlib import Path
 import click
 
 from ingest.cli import config_option
-from ingest.commands.common import load_or_fail
+from ingest.commands.common import alone, load_or_fail
 from ingest.shipped import is_installed, shipped
 
 SAMPLE_BYTES_SHOWN = 200
@@ -60,7 +60,8 @@ def add(config_path: str, **row: str) -> None:
     path = Path(config.points.file)
     path.parent.mkdir(parents=True, exist_ok=True)
     try:
-        registry = add_points(path, config, [row])
+        with alone(path):
+            registry = add_points(path, config, [row])
     except RegistryFaults as faults:
         raise click.ClickException(f"nothing was changed:\n{faults}") from None
     click.echo(f"added {row['point_id']}; {registry.table.height:,} points in {path}")
@@ -74,8 +75,10 @@ def retire(config_path: str, point_ids: tuple[str, ...]) -> None:
     from ingest.points import RegistryFaults, retire_points
 
     config = load_or_fail(config_path)
+    path = Path(config.points.file)
     try:
-        registry = retire_points(Path(config.points.file), config, set(point_ids))
+        with alone(path):
+            registry = retire_points(path, config, set(point_ids))
     except RegistryFaults as faults:
         raise click.ClickException(f"nothing was changed:\n{faults}") from None
     click.echo(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import fcntl
 import http.server
 import json
 import os
@@ -318,6 +319,31 @@ def test_who_may_come_in_stays_readable_for_whom_it_was(guarded: Path) -> None:
     done = yuzui_here("console", "user", "add", "x" * 101, "--password", "long enough", env=env)
     assert done.returncode == 2
     assert file.read_bytes() == before, "an engine would refuse the whole file"
+
+
+def test_two_who_edit_a_file_at_once_both_stand_in_it(guarded: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What one has read no other writes over: gateways are set up by scripts, several at once."""
+    held = []
+
+    def replaced(tmp: Path, final: Path) -> None:
+        fd = os.open(guarded.parent, os.O_RDONLY)
+        with pytest.raises(BlockingIOError):
+            fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        os.close(fd)
+        held.append(final.name)
+        os.replace(tmp, final)
+
+    monkeypatch.setattr("ingest.commands.common.replace_durably", replaced)
+    monkeypatch.setattr("ingest.points.replace_durably", replaced)
+    for line in (
+        "credential add g --publish a/# --password p",
+        "console user add wang --password longenough1",
+        "console user remove wang",
+        "points add --point-id p --source example --kind rain_gauge --topic t/p",
+        "points retire p",
+    ):
+        assert yuzui_here(*line.split(), env={"YUZUI_CONFIG": str(guarded)}).returncode == 0, line
+    assert held == ["who.toml", "users.toml", "users.toml", "points.csv", "points.csv"]
 
 
 def test_nobodys_folder_is_emptied_for_a_made_up_city(site: Path) -> None:

@@ -72,7 +72,7 @@ def no_room_for_a_sync(faults: Faults) -> None:
     }
     trial = Trial(faults, orders=order).start()
     log = trial.engine.log
-    until(lambda: "disk has room again" in log.read_text(), "the engine goes on by itself", 60)
+    until(lambda: "disk has room again" in log.read_text(), "the engine goes on by itself")
     found = trial.judge()
     faults.say(f"ENOSPC: {found}")
     faults.findings.__iadd__(found)
@@ -86,13 +86,13 @@ def disk_fills(faults: Faults) -> None:
         until(lambda: trial.acked > 1_000, "gateways that are acknowledged")
         filler = Filler(trial.engine.data / "filler")
         filler.start()
-        until(lambda: "acknowledgements are held" in readyz(trial.engine), "acknowledgements held", 60)
+        until(lambda: "acknowledgements are held" in readyz(trial.engine), "acknowledgements held")
         was = trial.engine.vitals()
-        until(lambda: trial.engine.vitals()["received"] > was["received"], "readings taken in meanwhile", 60)
+        until(lambda: trial.engine.vitals()["received"] > was["received"], "readings taken in meanwhile")
         now = trial.engine.vitals()["acknowledged_messages"]
         faults.expect(now == was["acknowledged_messages"], "acknowledged on a full disk")
         filler.let_go()
-        until(lambda: trial.engine.get("/readyz") == 200, "ready again by itself", 60)
+        until(lambda: trial.engine.get("/readyz") == 200, "ready again by itself")
         held = trial.engine.log.read_text().count("acknowledgements held until there is room")
         faults.expect(held == 1, f"said {held} times that acknowledgements are held")
         found = trial.judge()
@@ -116,7 +116,7 @@ def file_size_limit(faults: Faults) -> None:
     else:
         faults.result.notes.append("the engine left at the file size limit")
         trial.start()
-    until(lambda was=trial.acked: trial.acked > was, "acknowledgements go on", 60)
+    until(lambda was=trial.acked: trial.acked > was, "acknowledgements go on")
     found = trial.judge()
     faults.say(f"file size limit: {found}")
     faults.findings.__iadd__(found)
@@ -155,7 +155,7 @@ def stalls(faults: Faults) -> None:
             disk.thaw()
             faults.say(f"{waiting} readings taken in while it stalled, {said} waited in all")
             faults.result.notes.append(f"{said:,} waited, {waiting:,} of them taken in meanwhile")
-            until(lambda: trial.engine.get("/readyz") == 200, "ready again", 60)
+            until(lambda: trial.engine.get("/readyz") == 200, "ready again")
         found = trial.judge(alerts=False)
         faults.say(str(found))
     faults.findings.__iadd__(found)

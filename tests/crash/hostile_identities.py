@@ -106,7 +106,7 @@ def spoofed_ids(faults: Faults) -> None:
     until(
         lambda: engine.lake("SELECT count(*) FROM readings") == [(len(own) + 1,)],
         "every honest reading stands",
-        30,
+        120,
     )
     believed = engine.lake(f"SELECT count(*) FROM readings WHERE value = {SPOOFED} OR point_id = 'b0'")[0][0]
     faults.expect(believed == 0, f"{believed} spoofed readings were believed")

@@ -55,7 +55,7 @@ def random_kills(faults: Faults) -> None:
 def judged_with(faults: Faults, trial: Trial, targets: Targets) -> Findings:
     """The verdict, with what a webhook heard in it."""
     trial.hush()
-    until(lambda: nothing_open(trial), "everything delivered", 90)
+    until(lambda: nothing_open(trial), "everything delivered")
     told = delivered(trial)
     found = trial.judge()
     compare(faults, found, told, targets)

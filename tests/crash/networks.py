@@ -74,13 +74,13 @@ def links_fail(faults: Faults) -> None:
             trial.start()
         for _ in range(faults.count):
             for down_s in DOWN_S:
-                until(lambda was=trial.acked: trial.acked > was, "gateways that are acknowledged", 60)
+                until(lambda was=trial.acked: trial.acked > was, "gateways that are acknowledged")
                 run("ip", "link", "set", "lo", "down")
                 time.sleep(down_s)  # how long the network is gone
                 run("ip", "link", "set", "lo", "up")
                 faults.result.trials += 1
             if port:
-                until(lambda was=trial.acked: trial.acked > was, "gateways that are acknowledged", 60)
+                until(lambda was=trial.acked: trial.acked > was, "gateways that are acknowledged")
                 broker.signal(signal.SIGSTOP)
                 time.sleep(HUNG_S)  # how long the broker hangs
                 broker.signal(signal.SIGCONT)

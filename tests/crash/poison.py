@@ -107,7 +107,7 @@ def rogue_broker(faults: Faults) -> None:
         trial.ledger = ledger
         trial.engine.start()
         for number in range(faults.count):
-            until(lambda: broker.subscribed, "the engine subscribes", 30)
+            until(lambda: broker.subscribed, "the engine subscribes")
             broker.send_raw(malformed(faults.rng))
             broker.offer(1)
             hang_up_at = time.monotonic() + CANARY_S_MAX

@@ -123,7 +123,7 @@ def power_cut(faults: Faults, orders: dict[str, Any]) -> Findings:
             return len(list(journal.glob("*.journal")))
 
         was = segments()
-        until(lambda: segments() > was, "a new segment", 60)
+        until(lambda: segments() > was, "a new segment")
         acked = trial.acked
         until(lambda: trial.acked > acked + 1_000, "readings in it")
         disk.cut()
@@ -162,14 +162,14 @@ def reconnected(faults: Faults, orders: dict[str, Any]) -> Findings:
         broker.hang_up()
         broker.withhold_old()
         broker.offer(100)  # numbered from 1 again, like the 50 + 50 before
-        until(lambda: received(trial) >= 200, "new messages under the old numbers", 30)
+        until(lambda: received(trial) >= 200, "new messages under the old numbers")
         let_one_pass(gate)
         time.sleep(0.3)  # for acknowledgements that must not come
         trial.engine.kill()
         gate.unlink()
         broker.release_old()
         trial.engine.start()
-        until(lambda: broker.open == 0, "all acknowledged", 60)
+        until(lambda: broker.open == 0, "all acknowledged")
         broker.close_ledger()
         return findings_of(trial)
 

@@ -31,7 +31,7 @@ def misbehaving_targets(faults: Faults) -> None:
             trial.start()
             rss = trial.engine.vitals()["rss_bytes"]
             trial.hush()
-            until(lambda trial=trial: nothing_open(trial), "everything delivered", 90)
+            until(lambda trial=trial: nothing_open(trial), "everything delivered")
             grown = trial.engine.vitals()["rss_bytes"] - rss
             told = delivered(trial)
             found = trial.judge()

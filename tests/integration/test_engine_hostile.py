@@ -100,7 +100,7 @@ def stands_once(engine: EngineProcess, where: str, expected: Sequence[tuple[str,
     until(
         lambda: sum(quarantined(engine, where).values()) >= len(expected),
         f"{len(expected)} refusals {where}",
-        20,
+        120,
     )
     assert quarantined(engine, where) == Counter(expected)
 
@@ -125,7 +125,7 @@ def test_318_json_cases_are_told_apart_among_good_readings(engine: EngineProcess
     until(
         lambda: engine.lake(f"SELECT count(DISTINCT topic) FROM quarantine WHERE {own}") == [(318,)],
         "all refused",
-        20,
+        120,
     )
     found: dict[str, list[tuple[str, bytes]]] = {}
     for topic, reason, kept in engine.lake(

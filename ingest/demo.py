@@ -49,6 +49,8 @@ JUDGED_WITHIN = 2
 EVENTS_S_MAX = 60.0
 """Until what was said of events last stands in the lake: logs are written once a second or so."""
 CHILD_S_MAX = 60.0
+DRAIN_S_MAX = 60.0
+"""For the last acknowledgements: a killed engine may need most of it to come back."""
 CLOCK_TICKS = os.sysconf("SC_CLK_TCK")
 MB = 1_000_000
 LINK_S = 3600.0
@@ -368,6 +370,7 @@ def _measure(
                 scenario=options.scenario,
                 batch=options.batch,
                 aiomqtt_share=options.aiomqtt_share,
+                drain_s_max=DRAIN_S_MAX,
             ),
             progress,
         )

@@ -18,7 +18,7 @@ from tests.engines import ROOT
 from tests.sql_stress import LEAST, POINTS
 from tests.storage_rows import map_points
 
-SECONDS = float(os.environ.get("YUZUI_STRESS_S", "12"))
+SECONDS = float(os.environ.get("YUZUI_STRESS_S", "8"))
 READERS = int(os.environ.get("YUZUI_STRESS_READERS", "3"))
 
 

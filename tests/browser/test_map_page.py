@@ -44,6 +44,9 @@ def test_first_load_is_small_asks_nobody_else_and_breaks_no_policy(
         .map(e => [e.name, e.encodedBodySize, e.transferSize])"""
     )
     total = sum(size for _, size, _ in sizes)
+    made.page.wait_for_function(
+        "() => performance.getEntriesByName('first-contentful-paint').length && yuzui.firstPoints"
+    )
     marks = made.page.evaluate(
         """() => ({paint: performance.getEntriesByName('first-contentful-paint')[0]?.startTime, points: yuzui.firstPoints})"""
     )

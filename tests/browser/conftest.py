@@ -157,9 +157,13 @@ def open_page(chromium: Any) -> Iterator[Callable[..., Page]]:
         made.page.on("pageerror", lambda e: made.faults.append(f"{e}"))
         made.page.on("console", lambda m: made.faults.append(m.text) if m.type == "error" else None)
         if token:
-            context.request.post(
-                f"{url}api/login", data={"token": token}, headers={"Origin": url.rstrip("/")}
+            answer = context.request.post(
+                f"{url}api/login",
+                data={"token": token},
+                headers={"Origin": url.rstrip("/")},
+                timeout=WAIT_MS,
             )
+            assert answer.ok, answer.text()
         made.page.goto(f"{url}#{hash_}")
         return made
 

@@ -49,6 +49,8 @@ def _lent_first() -> int:
         return 32_768
 
 
+PORT_FIRST = 12_000
+"""Above what services of this machine and browsers' lists of forbidden ports have."""
 _LENT_FIRST = _lent_first()
 _given: set[int] = set()
 
@@ -59,7 +61,7 @@ def free_port() -> int:
     None is given twice by one process. Where a port may be 0, that is better still.
     """
     for _ in range(1000):
-        port = random.SystemRandom().randrange(10_000, _LENT_FIRST) if _LENT_FIRST > 12_000 else 0
+        port = random.SystemRandom().randrange(PORT_FIRST, _LENT_FIRST) if _LENT_FIRST > 15_000 else 0
         with socket.socket() as probe:
             try:
                 probe.bind(("127.0.0.1", port))

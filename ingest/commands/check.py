@@ -13,6 +13,7 @@ import orjson
 from ingest.cli import config_option, json_option
 from ingest.commands.common import load_or_fail
 from ingest.config import Config
+from ingest.configfile import ConfigFaults, load
 from ingest.mapdoor import users_faults
 from ingest.modes import too_open
 from storage import retention
@@ -50,6 +51,19 @@ def query_faults(config: Config) -> tuple[int, list[str]]:
     return good, [f"query {one.file}: {' '.join(one.fault.split())}" for one in broken]
 
 
+def _loaded(config_path: str, as_json: bool) -> Config:
+    """The config; its faults as JSON where a machine asks."""
+    if as_json and Path(config_path).is_file():
+        try:
+            return load(Path(config_path))
+        except ConfigFaults as wrong:
+            lines = [str(fault) for fault in wrong.faults]
+            found = {"config": config_path, "faults": len(lines), "fault_lines": lines}
+            click.echo(orjson.dumps(found).decode())
+            raise click.exceptions.Exit(2) from None
+    return load_or_fail(config_path)
+
+
 def routes_to_nothing(config: Config, points: pl.DataFrame) -> Iterator[str]:
     """What a route names and no point is: most often a slip, and on the night the wrong people are called."""
     here = {"kinds": set(points["kind"]), "districts": set(points["district"])}
@@ -67,7 +81,7 @@ def command(config_path: str, as_json: bool) -> None:
     """Validate config, drop-in folder, registry, credentials and saved queries, offline; every fault at once."""
     from ingest.points import read_registry
 
-    config = load_or_fail(config_path)
+    config = _loaded(config_path, as_json)
     registry = read_registry(Path(config.points.file), config)
     queries, broken = query_faults(config)
     credentials = [*credential_faults(config), *users_faults(config)]

@@ -5,18 +5,21 @@ from __future__ import annotations
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
-from itertools import islice
 from pathlib import Path
-from typing import IO, Any
+from typing import IO, TYPE_CHECKING, Any
 
 import click
 
 from ingest.cli import config_option
 from ingest.commands.common import data_dir, load_or_fail, plain
 
+if TYPE_CHECKING:
+    import pyarrow as pa
+
 CELL_CHARS_MAX = 60
 """Wider text is cut on a terminal; --format csv or json shows all of it."""
 ROWS_SHOWN_MAX = 200
+BATCH_ROWS = 8192
 
 
 @click.command()
@@ -73,6 +76,7 @@ def command(
 
 def _answer(lake_sql: Path, query: str | None, form: str) -> None:
     import duckdb
+    import pyarrow as pa
 
     from storage import query as lake
 
@@ -80,13 +84,15 @@ def _answer(lake_sql: Path, query: str | None, form: str) -> None:
     with duckdb.connect() as con:
         con.execute(lake_sql.read_text(encoding="utf-8"))
         for statement in [query] if query else _typed(sys.stdin):
-            con.execute(lake.REFRESH)
             try:
+                lake.refresh(con, lake_sql.parent)
                 answer = con.sql(statement)
                 if answer is not None:
-                    # Once: a relation runs again at every fetch.
-                    _show(answer.to_arrow_table(), form)
-            except duckdb.Error as fault:
+                    # Once, for a relation runs again at every fetch; and in pieces: all of a lake fits no memory.
+                    _show(answer.to_arrow_reader(BATCH_ROWS), form)
+            except BrokenPipeError:
+                raise
+            except (duckdb.Error, pa.ArrowException, OSError) as fault:
                 if query:
                     raise click.ClickException(str(fault)) from None
                 click.echo(f"error: {fault}", err=True)
@@ -150,42 +156,64 @@ def _typed(lines: IO[str]) -> Any:
             return
 
 
-def _show(table: Any, form: str) -> None:
-    names = _different(table.column_names)
+def _show(reader: pa.RecordBatchReader, form: str) -> None:
+    names = _different(reader.schema.names)
     if form == "csv":
-        import pyarrow as pa
-        import pyarrow.csv
+        _show_csv(reader, names)
+    elif form == "json":
+        _show_json(reader, names)
+    else:
+        _show_table(reader, names)
 
-        try:
-            pyarrow.csv.write_csv(table.rename_columns(names), sys.stdout.buffer)
-        except pa.ArrowException as fault:
-            raise click.ClickException(
-                f"CSV cannot hold this ({fault}): ask for --format json, or cast to VARCHAR"
-            ) from None
-        return
-    rows = zip(*(column.to_pylist() for column in table.columns), strict=True)
-    if form == "json":
-        import orjson
 
-        from storage.sqlsession import plain_json
+def _show_csv(reader: pa.RecordBatchReader, names: list[str]) -> None:
+    import pyarrow as pa
+    import pyarrow.csv
 
-        for row in rows:
-            said = {name: plain_json(value) for name, value in zip(names, row, strict=True)}
-            click.echo(orjson.dumps(said, default=str).decode())
-        return
+    schema = pa.schema([field.with_name(name) for field, name in zip(reader.schema, names, strict=True)])
+    with pyarrow.csv.CSVWriter(sys.stdout.buffer, schema) as writer:
+        for batch in reader:
+            try:
+                writer.write_batch(pa.RecordBatch.from_arrays(batch.columns, schema=schema))
+            except pa.ArrowException as fault:
+                raise click.ClickException(
+                    f"CSV cannot hold this ({fault}): ask for --format json, or cast to VARCHAR"
+                ) from None
+
+
+def _show_json(reader: pa.RecordBatchReader, names: list[str]) -> None:
+    import orjson
+
+    from storage.sqlsession import plain_json
+
+    for row in _rows(reader):
+        said = {name: plain_json(value) for name, value in zip(names, row, strict=True)}
+        click.echo(orjson.dumps(said, default=str).decode())
+
+
+def _show_table(reader: pa.RecordBatchReader, names: list[str]) -> None:
     from rich.console import Console
     from rich.table import Column, Table
     from rich.text import Text
 
     shown = Table(*(Column(Text(name)) for name in names))
-    for row in islice(rows, ROWS_SHOWN_MAX):
+    for number, row in enumerate(_rows(reader)):
+        if number == ROWS_SHOWN_MAX:
+            break
         # As text: brackets in a cell are no markup of rich, and what strangers sent moves no cursor.
         cells = ("" if v is None else plain(str(v)[:CELL_CHARS_MAX], keep="\n\t") for v in row)
         shown.add_row(*(Text(cell) for cell in cells))
+    else:
+        number = -1
     console = Console()
     console.print(shown)
-    if len(table) > ROWS_SHOWN_MAX:
-        console.print(f"{ROWS_SHOWN_MAX} of {len(table)} rows; --format csv shows all")
+    if number == ROWS_SHOWN_MAX:
+        console.print(f"the first {ROWS_SHOWN_MAX} rows; --format csv shows all")
+
+
+def _rows(reader: pa.RecordBatchReader) -> Iterator[tuple[Any, ...]]:
+    for batch in reader:
+        yield from zip(*(column.to_pylist() for column in batch.columns), strict=True)
 
 
 def _different(names: list[str]) -> list[str]:

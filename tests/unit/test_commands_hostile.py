@@ -7,6 +7,7 @@ import fcntl
 import http.server
 import json
 import os
+import resource
 import threading
 from collections.abc import Iterator
 from datetime import datetime
@@ -147,6 +148,22 @@ def test_an_answer_of_sql_keeps_its_numbers_and_all_of_its_columns(site: Path) -
     assert "--format json" in done.stderr
 
 
+def test_an_answer_as_large_as_a_lake_comes_in_pieces(site: Path) -> None:
+    """Two million rows of a kilobyte fit no small machine beside an engine; 200 of them are shown at once."""
+    env = {"YUZUI_CONFIG": str(site)}
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    shown = yuzui_here(
+        "sql", "SELECT i, repeat('x', 1000) AS x FROM range(2_000_000) AS t(i)", env=env
+    ).stdout
+    assert "the first 200 rows" in shown
+    assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 500_000, "kB"
+    assert "the first" not in yuzui_here("sql", "SELECT * FROM range(200)", env=env).stdout
+    late = "SELECT CAST(if(i = 9999, 'x', '1') AS INTEGER) AS n FROM range(20000) AS t(i)"
+    half = yuzui_here("sql", "--format", "json", late, env=env)
+    assert half.returncode == 2
+    assert "Conversion Error" in half.stderr
+
+
 @pytest.mark.parametrize(
     "line",
     [
@@ -283,6 +300,13 @@ def test_check_says_that_nobody_may_look_at_the_map_yet(
     assert "yuzui console user add" in done.stderr
     assert yuzui_here("console", "user", "add", "wang", "--password", "long enough", env=env).returncode == 0
     assert yuzui_here("check", env=env).returncode == 0
+
+
+def test_check_tells_a_machine_of_a_config_that_is_wrong(tmp_path: Path) -> None:
+    (tmp_path / "c.toml").write_text("[lisener]\n")
+    done = yuzui_here("check", "-c", str(tmp_path / "c.toml"), "--json")
+    assert done.returncode == 2
+    assert json.loads(done.stdout)["fault_lines"] == ['$.lisener: unknown key (did you mean "listener"?)']
 
 
 def test_check_warns_of_a_route_for_what_is_not_there(tmp_path: Path) -> None:

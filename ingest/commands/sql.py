@@ -171,14 +171,15 @@ def _show_csv(reader: pa.RecordBatchReader, names: list[str]) -> None:
     import pyarrow.csv
 
     schema = pa.schema([field.with_name(name) for field, name in zip(reader.schema, names, strict=True)])
-    with pyarrow.csv.CSVWriter(sys.stdout.buffer, schema) as writer:
+    try:
+        writer = pyarrow.csv.CSVWriter(sys.stdout.buffer, schema)
+    except pa.ArrowException as fault:
+        raise click.ClickException(
+            f"CSV cannot hold this ({fault}): ask for --format json, or cast to VARCHAR"
+        ) from None
+    with writer:
         for batch in reader:
-            try:
-                writer.write_batch(pa.RecordBatch.from_arrays(batch.columns, schema=schema))
-            except pa.ArrowException as fault:
-                raise click.ClickException(
-                    f"CSV cannot hold this ({fault}): ask for --format json, or cast to VARCHAR"
-                ) from None
+            writer.write_batch(pa.RecordBatch.from_arrays(batch.columns, schema=schema))
 
 
 def _show_json(reader: pa.RecordBatchReader, names: list[str]) -> None:

@@ -36,10 +36,14 @@ class Fault:
 
 
 class ConfigFaults(Exception):  # noqa: N818 (all the faults, not one error)
-    """The config is refused. ``faults`` holds everything found wrong, in the order of the files."""
+    """The config is refused. ``faults`` holds everything found wrong, in the order of the files.
 
-    def __init__(self, faults: Iterable[Fault]) -> None:
+    data_dir  what it says of the data folder all the same; None where that cannot be told
+    """
+
+    def __init__(self, faults: Iterable[Fault], data_dir: str | None = None) -> None:
         self.faults = list(faults)
+        self.data_dir = data_dir
         lines = (
             f"{fault} (in {fault.file})"
             if fault.file and not fault.path.startswith(fault.file)

@@ -92,7 +92,8 @@ def load(path: Path, env: Mapping[str, str] | None = None, *, source: Path | Non
     _make_absolute(reading.tables, path.absolute().parent, Config)
     config = _validated(reading)
     if config is None or reading.faults:
-        raise ConfigFaults(reading.faults)
+        said = _value_at(reading.tables, ("data", "dir"))
+        raise ConfigFaults(reading.faults, said if isinstance(said, str) and said else None)
     return config
 
 

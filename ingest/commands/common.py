@@ -106,6 +106,22 @@ def load_or_fail(path: str) -> Config:
         raise click.ClickException(f"{path}: {len(faults.faults)} fault(s)\n{lines}") from None
 
 
+def running_on(config_path: str) -> tuple[Path, Config | None]:
+    """The data folder, and the config where it is whole.
+
+    An engine goes on with the config it has read: how it is can be asked while somebody types into the file.
+    """
+    try:
+        config = load(Path(config_path))
+    except ConfigFaults as faults:
+        if faults.data_dir is None:
+            config = load_or_fail(config_path)
+        else:
+            click.echo(f"note: {config_path} has {len(faults.faults)} fault(s): `yuzui check`", err=True)
+            return Path(faults.data_dir), None
+    return Path(config.data.dir), config
+
+
 def noted(folder: Path, what: str, who: str = "", subject: str = "", detail: str = "") -> None:
     """To the audit log, with the name of whoever typed the command."""
     import getpass

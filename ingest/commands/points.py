@@ -17,7 +17,7 @@ PROPOSED_MAX = 10_000
 
 _UNKNOWN = f"""
     SELECT source, topic, point_id, count(*) AS n, any_value(raw)[:{SAMPLE_BYTES_SHOWN}] AS sample
-    FROM quarantine WHERE reason IN ('unknown_topic', 'unknown_point')
+    FROM quarantine WHERE reason IN ('unknown_topic', 'unknown_point') AND replayed_at IS NULL
     GROUP BY ALL ORDER BY n DESC LIMIT {PROPOSED_MAX}
 """
 

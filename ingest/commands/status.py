@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Any
 
 import click
 import orjson
 
 from ingest.cli import config_option, json_option
-from ingest.commands.common import engine_answer, engine_vitals, load_or_fail
+from ingest.commands.common import engine_answer, engine_vitals, running_on
 from ingest.commands.source import show_sources
+from ingest.config import Config
 from ingest.readiness import RUNBOOK
 
 TOLD_LATE_S = 10.0
@@ -51,8 +51,7 @@ def line_of(vitals: dict[str, Any]) -> str:
 @json_option
 def command(config_path: str, sources: bool, as_json: bool) -> None:
     """One line. Exit code 0: all is well; 1: running, not ready; 3: no engine answers."""
-    config = load_or_fail(config_path)
-    root = Path(config.data.dir)
+    root, config = running_on(config_path)
     vitals = engine_vitals(root)
     if vitals is None:
         click.echo("{}" if as_json else "no engine answers for this data folder: start it with `yuzui run`")
@@ -60,6 +59,6 @@ def command(config_path: str, sources: bool, as_json: bool) -> None:
     click.echo(orjson.dumps(vitals).decode() if as_json else line_of(vitals))
     if sources and not as_json:
         rows = engine_answer(root, "/sources") or []
-        show_sources([row for row in rows if row["received"]], config)
+        show_sources([row for row in rows if row["received"]], config or Config())
     if vitals["not_ready"]:
         raise click.exceptions.Exit(EXIT_NOT_READY)

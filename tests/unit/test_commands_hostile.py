@@ -262,6 +262,21 @@ def test_the_engine_is_asked_past_a_proxy_and_strangers_are_no_engine(
         assert engine_vitals(tmp_path) is None
 
 
+def test_how_the_engine_is_can_be_asked_while_somebody_types_into_its_config(tmp_path: Path) -> None:
+    """At three in the morning, or by a container's health check: the engine goes on with what it has read."""
+    config = tmp_path / "half.toml"
+    config.write_text('[data]\ndir = "."\n[kinds.x]\nlevel_bleu = 1.0\n')
+    done = yuzui_here("status", "-c", str(config))
+    assert done.returncode == 3
+    assert "no engine answers" in done.stdout
+    assert "1 fault(s): `yuzui check`" in done.stderr
+    config.write_text("[data\n")
+    assert yuzui_here("status", "-c", str(config)).returncode == 2
+    done = yuzui_here("status", "-c", str(tmp_path / "none.toml"))
+    assert done.returncode == 2
+    assert "yuzui init" in done.stderr
+
+
 def test_a_data_folder_of_another_user_is_not_one_without_an_engine(
     site: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -23,7 +23,7 @@ from ingest.simulate.storm_ledger import StormVerdict, heard, storm_verdict
 
 STUCK_SHARE, STUCK_S_MIN = 0.15, 8.0
 """A sensor is stuck after this share of the run. Eight seconds the same to the digit do not happen to these kinds."""
-DEAD_SHARE, DEAD_S_MIN = 0.15, 6.0
+DEAD_SHARE, DEAD_S_MIN = 0.15, 9.0
 """A point is dead after this share of the run: longer than a busy machine takes to bring a thousand gateways back."""
 LAST_WORD_S = 3.0
 """A gateway's last word before the end of a run is at most this old; no silence so short is found before it."""

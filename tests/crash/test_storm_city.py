@@ -20,7 +20,7 @@ CITY = ROOT / "configs" / "chengdu"
 def test_a_kill_in_the_storm_changes_no_notification(tmp_path: Path) -> None:
     said: list[str] = []
     options = DemoOptions(
-        tmp_path / "city", CITY, seconds=24.0, points=3_000, scenario="storm-city", seed=1, kill_at=0.6
+        tmp_path / "city", CITY, seconds=30.0, points=3_000, scenario="storm-city", seed=1, kill_at=0.7
     )
     result = run_demo(options, said.append, lambda _: None)
     assert result.storm is not None
@@ -42,7 +42,7 @@ def test_a_kill_in_the_storm_changes_no_notification(tmp_path: Path) -> None:
     assert against.same, against
     forget_one(tmp_path / "city" / "data" / "outbox.db")
     again = night_figures(
-        tmp_path / "city", tmp_path / "city" / "data", Scenario("storm-city", 1, 24.0), 0.0, None
+        tmp_path / "city", tmp_path / "city" / "data", Scenario("storm-city", 1, 30.0), 0.0, None
     ).against
     assert (again.lost, again.untold, again.regrouped) == (1, 1, 1), "what is missing is seen"
 

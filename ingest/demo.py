@@ -25,7 +25,7 @@ from typing import Any, Literal
 from urllib.parse import urlsplit
 
 from ingest.commands.common import ENGINE_FILE, engine_vitals
-from ingest.demonight import NightFigures, free_port, hasten, night_figures, quick_checks
+from ingest.demonight import NightFigures, free_port, hasten, last_word_s, night_figures, quick_checks
 from ingest.rejudge import keep_journal
 from ingest.simulate.child import Child
 from ingest.simulate.city import generate, write
@@ -374,7 +374,6 @@ def _measure(
             ),
             progress,
         )
-        spoke_until = time.time() - report.seconds + options.seconds
         told = offices.finish(CHILD_S_MAX) if offices is not None else {"messages": 0, "steps": 0}
         vitals = engine.quiet(report.sent + told["steps"])
         engine_cpu = engine.cpu_s() - cpu
@@ -388,7 +387,7 @@ def _measure(
     found = verdict(engine.data, ledger)
     said = event_verdict(engine.data, ledger, EVENTS_S_MAX) if offices is not None else None
     hooks = receiver.finish(CHILD_S_MAX)
-    storm = _night(options, engine, spoke_until, say) if options.scenario == "storm-city" else None
+    storm = _night(options, engine, last_word_s(ledger), say) if options.scenario == "storm-city" else None
     result = DemoResult(
         points=options.points, sent=found.sent, acked=found.acked, stored=found.stored, lost=found.lost,
         missing=found.missing, duplicates=found.duplicates, wrong=found.wrong, invented=found.invented,

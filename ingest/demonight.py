@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+import polars as pl
 
 from anomaly.alerts.outbox import Outbox
 from ingest.configfile import load
@@ -20,6 +21,7 @@ from ingest.simulate.fleet import load_fleet
 from ingest.simulate.night import outage_gateways, stuck_points
 from ingest.simulate.scenario import CITY_STUCK_KINDS, Scenario
 from ingest.simulate.storm_ledger import StormVerdict, heard, storm_verdict
+from storage.units import US_PER_S
 
 STUCK_SHARE, STUCK_S_MIN = 0.15, 8.0
 """A sensor is stuck after this share of the run. Eight seconds the same to the digit do not happen to these kinds."""
@@ -75,6 +77,15 @@ def free_port() -> int:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         return int(probe.getsockname()[1])
+
+
+def last_word_s(ledger: Path) -> float:
+    """When the city spoke last by its own ledger, seconds since 1970. Waiting for acknowledgements is no speaking.
+
+    Raises OSError where there is no ledger.
+    """
+    newest = pl.scan_parquet(ledger / "readings-*.parquet").select(pl.col("time_us").max()).collect().item()
+    return float(newest) / US_PER_S
 
 
 def night_figures(

@@ -8,7 +8,9 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import polars as pl
 
+from ingest.demonight import last_word_s
 from ingest.simulate.city import generate, write
 from ingest.simulate.fleet import load_fleet
 from ingest.simulate.night import outage_gateways, stuck_points
@@ -77,3 +79,11 @@ def test_the_whole_city_has_400_stuck_sensors_and_3_silent_gateways(tmp_path: Pa
     assert len(np.unique(stuck)) == 400
     assert {whole.kinds[kind] for kind in whole.kind[stuck].tolist()} <= set(CITY_STUCK_KINDS)
     assert int(outage_gateways(whole, course).sum()) == 3
+
+
+def test_the_city_spoke_last_when_its_ledger_says_however_long_acknowledgements_were_waited_for(
+    tmp_path: Path,
+) -> None:
+    for name, times in (("raw", [1_000_000, 3_500_000]), ("aiomqtt", [2_000_000])):
+        pl.DataFrame({"time_us": times}).write_parquet(tmp_path / f"readings-{name}.parquet")
+    assert last_word_s(tmp_path) == 3.5

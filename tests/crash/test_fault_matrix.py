@@ -13,7 +13,7 @@ from collections.abc import Sequence
 
 import pytest
 
-from tests.crash.conftest import COUNTED
+from tests.crash.conftest import COUNTED, ENDS
 from tests.crash.matrix import FAULTS, Fault, run_all, words
 from tests.faults_trial import Result
 
@@ -57,11 +57,16 @@ def running(request: pytest.FixtureRequest) -> Running:
     wanted = {
         item.callspec.params["fault"].name
         for item in request.session.items
-        if isinstance(item, pytest.Function) and item.originalname == test_nothing_is_lost.__name__
+        if isinstance(item, pytest.Function) and item.originalname == ENDS
     }
     found = Running([fault for fault in FAULTS if fault.name in wanted])
     found.start()
     return found
+
+
+def test_the_faults_begin(running: Running) -> None:
+    """Long before they are asked for: a run of all tests has others to do meanwhile (conftest.py)."""
+    assert running.ident is not None, "no thread runs them"
 
 
 @pytest.mark.timeout(WAIT_S + 60)

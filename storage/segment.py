@@ -6,7 +6,6 @@ damage. Knows nothing of other segments, of who writes, or of what a body holds.
 
 from __future__ import annotations
 
-import errno
 import os
 import re
 import struct
@@ -280,30 +279,14 @@ class SegmentFile:
 
     def used_end(self, offset: int) -> int:
         """The end of the last byte from ``offset`` on that is not zero; ``offset`` where all are zero."""
-        end, at, size = offset, offset, self.size()
-        while (at := self._data_from(at)) < size:
-            chunk = os.pread(self._fd, SEARCH_BYTES, at)
-            if not chunk:
-                break
+        end = at = offset
+        while chunk := os.pread(self._fd, SEARCH_BYTES, at):
             # Eight bytes at a look: nearly all of a segment that was set aside is zeros.
             words = np.frombuffer(chunk, "<u8", len(chunk) // 8)
             if words.any() or any(chunk[8 * len(words) :]):
                 end = at + len(chunk.rstrip(b"\0"))
             at += len(chunk)
         return end
-
-    def _data_from(self, at: int) -> int:
-        """The first place from ``at`` on that the file system keeps bytes for; the file's size where there is none.
-
-        What was set aside and never written need not be read: it reads as zeros. A file system that cannot tell
-        answers ``at``.
-        """
-        try:
-            return os.lseek(self._fd, at, os.SEEK_DATA)
-        except OSError as error:
-            if error.errno == errno.ENXIO:
-                return self.size()
-            return at
 
     def drop_cache(self) -> None:
         """Put what the kernel still holds on disk, then forget it, so that reading shows what the disk has.

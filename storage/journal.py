@@ -184,20 +184,11 @@ class Journal:
     def _begin_segment(self, size: int) -> None:
         """Go over to a new segment with room for ``size`` bytes, on disk by name before it is used."""
         first_seq = self._last_seq + 1
-        try:
-            blank = self._take_blank(SEGMENT_HEAD.size + size)
-        except OSError as error:
-            raise _failed(error, "no room for a new segment", dead=False) from error
         salt = int.from_bytes(os.urandom(4), "little")
-        try:
-            _write_all(blank.fd, [pack_head(first_seq, blank.capacity, salt)], 0)
-            os.fsync(blank.fd)
-            os.replace(self._folder / PREPARED_NAME, segment_path(self._folder, first_seq))
-            fsync_dir(self._folder)
-        except OSError as error:
-            os.close(blank.fd)
-            self._failure = error
-            raise _failed(error, "a new segment cannot be put on disk", dead=True) from error
+        # Held until the blank has its own name. Whoever prepares the next one writes zeros to a file of the blank's
+        # first name: in between that would be this segment, groups and all.
+        with self._blank_guard:
+            blank = self._named_blank(first_seq, salt, SEGMENT_HEAD.size + size)
         if self._fd >= 0:
             # Seldom read again, and then in sequence: the memory is worth more to queries.
             os.posix_fadvise(self._fd, 0, 0, os.POSIX_FADV_DONTNEED)
@@ -209,15 +200,30 @@ class Journal:
             if not self._segments or self._segments[-1] != first_seq:
                 self._segments.append(first_seq)
 
+    def _named_blank(self, first_seq: int, salt: int, capacity_min: int) -> _Blank:
+        try:
+            blank = self._take_blank(capacity_min)
+        except OSError as error:
+            raise _failed(error, "no room for a new segment", dead=False) from error
+        try:
+            _write_all(blank.fd, [pack_head(first_seq, blank.capacity, salt)], 0)
+            os.fsync(blank.fd)
+            os.replace(self._folder / PREPARED_NAME, segment_path(self._folder, first_seq))
+            fsync_dir(self._folder)
+        except OSError as error:
+            os.close(blank.fd)
+            self._failure = error
+            raise _failed(error, "a new segment cannot be put on disk", dead=True) from error
+        return blank
+
     def _take_blank(self, capacity_min: int) -> _Blank:
-        with self._blank_guard:
-            self._blank_asked = False
-            blank, self._blank = self._blank, None
-            if blank is not None and blank.capacity >= capacity_min:
-                return blank
-            if blank is not None:
-                os.close(blank.fd)
-            return self._make_blank(max(self._settings.segment_bytes, capacity_min))
+        self._blank_asked = False
+        blank, self._blank = self._blank, None
+        if blank is not None and blank.capacity >= capacity_min:
+            return blank
+        if blank is not None:
+            os.close(blank.fd)
+        return self._make_blank(max(self._settings.segment_bytes, capacity_min))
 
     def _make_blank(self, capacity: int) -> _Blank:
         fd = _file_with_room(self._folder / PREPARED_NAME, capacity)

@@ -16,6 +16,7 @@ from types import SimpleNamespace
 
 import pytest
 
+import storage.journal as journal_module
 from storage.journal import (
     Journal,
     JournalCut,
@@ -376,6 +377,36 @@ def test_the_next_segment_is_set_aside_before_it_is_needed_and_is_no_segment_yet
     assert len(list_segments(tmp_path)) == 1
     journal.close()
     assert not prepared.exists()
+
+
+def test_whoever_prepares_the_next_segment_never_writes_to_the_one_being_begun(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """On a slow machine the thread that prepares wakes when a commit has already made its own: its zeros must not
+    go into that one, under the groups."""
+    journal = Journal.open(tmp_path, SMALL)
+    preparing: list[threading.Thread] = []
+    pack_head = journal_module.pack_head
+
+    def beside(*head: int) -> bytes:
+        """Between taking a blank and giving it its name."""
+        thread = threading.Thread(target=journal.prepare_next)
+        thread.start()
+        thread.join(0.5)  # it may not get on, and then waits for us
+        preparing.append(thread)
+        return pack_head(*head)
+
+    monkeypatch.setattr(journal_module, "pack_head", beside)
+    written = []
+    for number in range(4):
+        written.append(control(f"{number}", 3000))  # each fills a segment
+        journal.commit([written[-1]])
+    for thread in preparing:
+        thread.join(60)
+        assert not thread.is_alive()
+    assert len(preparing) == 4
+    journal.close()
+    assert read_all(tmp_path) == [(i + 1, body) for i, (_, body) in enumerate(written)]
 
 
 def test_a_segment_is_on_disk_by_name_before_its_first_record(

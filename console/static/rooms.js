@@ -11,7 +11,7 @@ const LOADS = {
 const looks = () => new Promise((done) => { document.head.append(h("link", { rel: "stylesheet", href: "/static/rooms.css", onload: done, onerror: done })); });
 
 export async function createRooms(app) {
-  const node = $("room"), made = {};
+  const node = $("room"), making = {}, made = {};
   let open = "";
   await looks();
 
@@ -21,19 +21,25 @@ export async function createRooms(app) {
     open = name;
     node.hidden = false;
     document.body.dataset.room = name;
-    if (!made[name]) {
-      const box = h("div.room");
-      node.append(box);
-      try {
-        const room = await LOADS[name](app, box);
-        if (made[name]) box.remove(); // asked for twice while it was being fetched
-        else made[name] = { box, room };
-      } catch (error) { box.remove(); app.announce(failure(error)); return null; }
+    try { await (making[name] ??= make(name)); } catch (error) {
+      if (open === name) close(); // so that the next try is one
+      return app.announce(failure(error));
     }
-    if (open !== name) return null;
-    made[name].box.hidden = false;
-    made[name].room.show();
+    if (open !== name || !made[name]) return null; // who asked has gone on meanwhile
+    if (made[name].box.hidden) {
+      made[name].box.hidden = false;
+      made[name].room.show();
+    }
     return focus();
+  }
+  /** Once for each room, however often it is asked for while it is fetched; not seen until it is shown. */
+  function make(name) {
+    const box = h("div.room", { hidden: true }), mine = LOADS[name](app, box).then(
+      (room) => { if (making[name] === mine) made[name] = { box, room }; else box.remove(); },
+      (error) => { box.remove(); if (making[name] === mine) delete making[name]; throw error; },
+    );
+    node.append(box);
+    return mine;
   }
   const focus = () => node.querySelector(".room:not([hidden]) h2")?.focus();
 
@@ -50,6 +56,7 @@ export async function createRooms(app) {
     const was = open;
     close();
     for (const name of Object.keys(made)) { made[name].box.remove(); made[name].room.hide?.(); delete made[name]; }
+    for (const name of Object.keys(making)) delete making[name];
     if (was) show(was);
   }
 

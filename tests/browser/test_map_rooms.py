@@ -95,7 +95,9 @@ def test_saved_queries_by_keyboard(served: Served, open_page: Callable[..., Any]
     page.wait_for_selector(".queries .side li button")
     answered(page)
     assert page.locator(".queries").count() == 1, "a room that is asked for twice while it is fetched is one"
-    assert page.locator(".room:visible").count() == 1, "and who went on before another was there does not see it"
+    assert page.locator(".room:visible").count() == 1, (
+        "and who went on before another was there does not see it"
+    )
     page.wait_for_selector(".answer .uplot")
     assert page.evaluate("() => document.querySelector('.queries').contains(document.activeElement)")
     faults = axe(page, "queries, zh")

@@ -23,6 +23,10 @@ def test_check_takes_the_pages_query_and_names_a_broken_one(tmp_path: Path) -> N
     folder.mkdir()
     (folder / "mine.sql").write_text(QUERY)
     assert load(path).console.queries_dir == str(folder)
+    who = yuzui_here(
+        "console", "user", "add", "王值班", "-c", str(path), env={"YUZUI_CONSOLE_PASSWORD": "long enough"}
+    )
+    assert who.returncode == 0, who.stderr
     done = yuzui_here("check", "-c", str(path), "--json")
     assert done.returncode == 0, done.stdout + done.stderr
     shipped = len(list((ROOT / "configs" / "queries").glob("*.sql")))

@@ -41,6 +41,20 @@ class Number(click.FloatRange):
         return number
 
 
+# Of the commands that are a city's gateways.
+hz_option = click.option(
+    "--hz", default=1.0, show_default=True, type=Number(0, min_open=True), help="Readings a second and point."
+)
+qos_option = click.option("--qos", default=1, show_default=True, type=click.IntRange(0, 1))
+batch_option = click.option(
+    "--batch",
+    default=0,
+    show_default=True,
+    type=click.IntRange(0),
+    help="Readings a message; 0: one, on its own topic.",
+)
+
+
 def plain(text: object, keep: str = "") -> str:
     """Text of strangers as a terminal may show it: no control characters, which could move its cursor or worse."""
     return "".join(c if c.isprintable() or c in keep else "\N{REPLACEMENT CHARACTER}" for c in str(text))

@@ -41,16 +41,22 @@ def add(config_path: str, name: str, role: str, password: str | None, replace: b
     from storage.passwords import hash_password
 
     path, data = _file(config_path)
-    if name in [row["name"] for row in _rows(path)] and not replace:
-        raise click.ClickException(f"{name} is there already; --replace gives a new password and role")
+    _refuse_known(name, _rows(path), replace)
     if password is None:
         password = click.prompt("password", hide_input=True, confirmation_prompt=True)
     refuse_password(password, PASSWORD_CHARS_MIN)
     with alone(path):
-        rows = [row for row in _rows(path) if row["name"] != name]
+        known = _rows(path)
+        _refuse_known(name, known, replace)  # another may have added it while a password was typed
+        rows = [row for row in known if row["name"] != name]
         rows.append({"name": name, "role": role, "password": hash_password(password)})
         _write(path, rows, data)
     click.echo(f"{name} may {'look and act' if role == 'operate' else 'look'}")
+
+
+def _refuse_known(name: str, rows: list[dict[str, Any]], replace: bool) -> None:
+    if not replace and name in [row["name"] for row in rows]:
+        raise click.ClickException(f"{name} is there already; --replace gives a new password and role")
 
 
 @user.command("list")

@@ -10,7 +10,7 @@ import click
 import orjson
 
 from ingest.cli import json_option
-from ingest.commands.common import Number
+from ingest.commands.common import Number, batch_option, hz_option, qos_option
 from ingest.shipped import command as called
 from ingest.shipped import shipped
 
@@ -34,17 +34,9 @@ def city_folder() -> Path:
 @click.command()
 @click.option("--seconds", default=60.0, show_default=True, type=Number(1), help="How long the city speaks.")
 @click.option("--points", default=116_200, show_default=True, type=click.IntRange(10))
-@click.option(
-    "--hz", default=1.0, show_default=True, type=Number(0, min_open=True), help="Readings a second and point."
-)
-@click.option("--qos", default=1, show_default=True, type=click.IntRange(0, 1))
-@click.option(
-    "--batch",
-    default=0,
-    show_default=True,
-    type=click.IntRange(0),
-    help="Readings a message; 0: one, on its own topic.",
-)
+@hz_option
+@qos_option
+@batch_option
 @click.option(
     "--broker", help="mqtt://host:port: speak through this broker instead of straight to the engine."
 )

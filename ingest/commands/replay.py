@@ -10,7 +10,7 @@ import click
 import orjson
 
 from ingest.cli import json_option
-from ingest.commands.common import Number
+from ingest.commands.common import Number, qos_option
 
 
 @click.command()
@@ -33,7 +33,7 @@ from ingest.commands.common import Number
     type=Number(0),
     help="Messages a second at most; 0: no limit.",
 )
-@click.option("--qos", default=1, show_default=True, type=click.IntRange(0, 1))
+@qos_option
 @click.option("--protocol", default="5", show_default=True, type=click.Choice(["5", "3.1.1"]))
 @click.option(
     "--ledger",

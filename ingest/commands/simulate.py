@@ -11,7 +11,7 @@ import click
 import orjson
 
 from ingest.cli import json_option
-from ingest.commands.common import Number
+from ingest.commands.common import Number, batch_option, hz_option, qos_option
 
 if TYPE_CHECKING:
     from ingest.simulate.run import SimulateReport
@@ -41,17 +41,9 @@ if TYPE_CHECKING:
 )
 @click.option("--seconds", default=60.0, show_default=True, type=Number(0, min_open=True))
 @click.option("--points", type=click.IntRange(1), help="Only this many points, whole gateways first.")
-@click.option(
-    "--hz", default=1.0, show_default=True, type=Number(0, min_open=True), help="Readings a second and point."
-)
-@click.option("--qos", default=1, show_default=True, type=click.IntRange(0, 1))
-@click.option(
-    "--batch",
-    default=0,
-    show_default=True,
-    type=click.IntRange(0),
-    help="Readings a message; 0: one, on its own topic.",
-)
+@hz_option
+@qos_option
+@batch_option
 @click.option(
     "--scenario",
     default="steady",

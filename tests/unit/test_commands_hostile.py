@@ -317,6 +317,18 @@ def test_check_says_that_nobody_may_look_at_the_map_yet(
     assert yuzui_here("check", env=env).returncode == 0
 
 
+def test_a_user_somebody_added_while_a_password_was_typed_keeps_theirs(
+    guarded: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    env = {"YUZUI_CONFIG": str(guarded)}
+    users = guarded.parent / "users.toml"
+    theirs = '[[user]]\nname = "wang"\nrole = "view"\npassword = "x"\n'
+    monkeypatch.setattr("ingest.commands.console.refuse_password", lambda *_: users.write_text(theirs))
+    done = yuzui_here("console", "user", "add", "wang", "--password", "long enough", env=env)
+    assert (done.returncode, users.read_text()) == (2, theirs)
+    assert "wang is there already" in done.stderr
+
+
 def test_check_tells_a_machine_of_a_config_that_is_wrong(tmp_path: Path) -> None:
     (tmp_path / "c.toml").write_text("[lisener]\n")
     done = yuzui_here("check", "-c", str(tmp_path / "c.toml"), "--json")
